@@ -1,0 +1,168 @@
+"""A bundle: one directory that holds a trained model and all that is needed to use it.
+
+    bundle.json          labels, head, mail-text version, maximum length, versions, metrics
+    config.yaml          the resolved training config
+    encoder.json         the encoder's architecture
+    model.safetensors    the weights, float32
+    tokenizer.json       the tokenizer
+    README.md            the model card
+
+Nothing is pickled. It is written beside its place and renamed, so it is whole or absent.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import AutoConfig
+
+from training.config import TrainConfig
+from training.mail import MAIL_TEXT_VERSION
+from training.model import HeadShape, MailModel, rebuild
+
+FORMAT = 1
+FILES = frozenset(
+    ["bundle.json", "config.yaml", "encoder.json", "model.safetensors", "tokenizer.json", "README.md"]
+)
+
+
+class BundleError(ValueError):
+    """A directory is no bundle that this version can use; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What `bundle.json` says, and the directory it stands in."""
+
+    path: Path
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    max_length: int
+    mail_text_version: int
+    head: HeadShape
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """`validation` and `test`, each as `training.metrics.report` gives it."""
+
+    def model(self) -> MailModel:
+        """The trained model, float32, on the CPU, in evaluation mode."""
+        settings = AutoConfig.from_pretrained(self.path / "encoder.json")
+        # A recipe's kernel is chosen for training; for inference the fused one is the faster.
+        settings._attn_implementation = "sdpa"
+        model = rebuild(settings, self.head)
+        try:
+            model.load_state_dict(load_file(self.path / "model.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise BundleError(f"{self.path / 'model.safetensors'} is damaged or of another model") from error
+        return model.eval()
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, truncating to `max_length`, without padding."""
+        tokenizer = Tokenizer.from_file(str(self.path / "tokenizer.json"))
+        tokenizer.enable_truncation(self.max_length)
+        tokenizer.no_padding()
+        return tokenizer
+
+
+def load(path: Path) -> Bundle:
+    """The bundle in a directory; the weights are read only by `Bundle.model`.
+
+    Raises:
+        BundleError: files are missing, or it was made for another mail text.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path} is no directory; a model bundle is needed")
+    missing = sorted(file for file in FILES if not (path / file).is_file())
+    if missing:
+        raise BundleError(f"{path} is no model bundle: {', '.join(missing)} missing")
+    try:
+        facts = json.loads((path / "bundle.json").read_text("utf-8"))
+        bundle = Bundle(
+            path=path,
+            name=facts["name"],
+            version=facts["version"],
+            labels=tuple(facts["labels"]),
+            max_length=facts["max_length"],
+            mail_text_version=facts["mail_text_version"],
+            head=HeadShape(**facts["head"]),
+            metrics=facts["metrics"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path / 'bundle.json'} is damaged: {error}") from error
+    if bundle.mail_text_version != MAIL_TEXT_VERSION:
+        raise BundleError(
+            f"{path} was trained on mail text {bundle.mail_text_version}, this mailray makes "
+            f"{MAIL_TEXT_VERSION}; train anew or use the mailray that made it"
+        )
+    return bundle
+
+
+def save(
+    path: Path,
+    model: MailModel,
+    tokenizer: Tokenizer,
+    config: TrainConfig,
+    *,
+    version: str,
+    metrics: dict[str, Any],
+) -> Bundle:
+    """Write a bundle; `path` is replaced as a whole."""
+    new = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    new.mkdir(parents=True)
+    encoder: Any = model.encoder
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, new / "model.safetensors")
+    encoder.config.to_json_file(new / "encoder.json", use_diff=False)
+    tokenizer.save(str(new / "tokenizer.json"))
+    tree = config.model_dump(mode="json")
+    (new / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), "utf-8")
+    bundle = Bundle(
+        path=path,
+        name=config.tracking.model,
+        version=version,
+        labels=config.data.labels,
+        max_length=config.data.max_length,
+        mail_text_version=MAIL_TEXT_VERSION,
+        head=model.shape,
+        metrics=metrics,
+    )
+    (new / "README.md").write_text(_card(bundle, config), "utf-8")
+    facts = {key: value for key, value in asdict(bundle).items() if key != "path"}
+    (new / "bundle.json").write_text(json.dumps({"format": FORMAT} | facts, indent=2), "utf-8")
+    if path.exists():
+        shutil.rmtree(path)
+    os.rename(new, path)
+    return bundle
+
+
+def _card(bundle: Bundle, config: TrainConfig) -> str:
+    rows = [
+        f"| {split} | {key} | {value:.4f} |"
+        for split, values in bundle.metrics.items()
+        for key, value in values.items()
+        if isinstance(value, float)
+    ]
+    return "\n".join(
+        [
+            f"# {bundle.name} {bundle.version}",
+            "",
+            f"Classifies e-mail as {' or '.join(bundle.labels)}. Fine-tuned by mailray, recipe "
+            f"`{config.recipe}`, from `{config.model.name}` on `{config.data.source}`.",
+            "",
+            f"It reads the first {bundle.max_length} tokens of mail text version "
+            f"{bundle.mail_text_version}; `config.yaml` has every setting.",
+            "",
+            "| split | metric | value |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

