@@ -11,7 +11,6 @@ Nothing is pickled. It is written beside its place and renamed, so it is whole o
 """
 
 import json
-import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,14 @@ from training.model import HeadShape, MailModel, rebuild
 
 FORMAT = 1
 FILES = frozenset(
-    ["bundle.json", "config.yaml", "encoder.json", "model.safetensors", "tokenizer.json", "README.md"]
+    [
+        "bundle.json",
+        "config.yaml",
+        "encoder.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    ]
 )
 
 
@@ -61,7 +67,9 @@ class Bundle:
         try:
             model.load_state_dict(load_file(self.path / "model.safetensors"))
         except (SafetensorError, RuntimeError) as error:
-            raise BundleError(f"{self.path / 'model.safetensors'} is damaged or of another model") from error
+            raise BundleError(
+                f"{self.path / 'model.safetensors'} is damaged or of another model"
+            ) from error
         return model.eval()
 
     def tokenizer(self) -> Tokenizer:
@@ -139,7 +147,7 @@ def save(
     (new / "bundle.json").write_text(json.dumps({"format": FORMAT} | facts, indent=2), "utf-8")
     if path.exists():
         shutil.rmtree(path)
-    os.rename(new, path)
+    new.rename(path)
     return bundle
 
 

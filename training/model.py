@@ -42,7 +42,7 @@ class MailModel(nn.Module):
         self.encoder = encoder
         self.shape = shape
         if shape.pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # unused parameters would stall DDP
+            encoder.pooler = None  # type: ignore[assignment]  # unused parameters would stall DDP
         settings: Any = encoder.config
         hidden = int(settings.hidden_size)
         self.filler = int(settings.pad_token_id or 0)
@@ -100,7 +100,11 @@ def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
     }
     if config.name == TINY:
         settings = BertConfig(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, **kwargs
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            **kwargs,
         )
         settings._attn_implementation = config.attention
         encoder = AutoModel.from_config(settings)
@@ -111,7 +115,9 @@ def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
         )
     longest = int(getattr(encoder.config, "max_position_embeddings", max_length))
     if max_length > longest:
-        raise ConfigError(f"data.max_length: {config.name} reads at most {longest} tokens, got {max_length}")
+        raise ConfigError(
+            f"data.max_length: {config.name} reads at most {longest} tokens, got {max_length}"
+        )
     model = MailModel(encoder, shape)
     _freeze(model, config.freeze)
     return model
@@ -157,7 +163,9 @@ def locate(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"model.name: {name} has no config.json; a model directory is needed")
         if not any((folder / file).is_file() for file in _WEIGHTS):
-            raise ConfigError(f"model.name: {name} has no weights; one of {', '.join(_WEIGHTS)} is needed")
+            raise ConfigError(
+                f"model.name: {name} has no weights; one of {', '.join(_WEIGHTS)} is needed"
+            )
         return str(folder)
     if name.startswith((".", "/", "~")):
         raise ConfigError(f"model.name: {name} is no directory")
@@ -166,7 +174,7 @@ def locate(name: str) -> str:
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise ConfigError(
-            f"model.name: {name} is neither a directory here nor a model that the hub gives{offline}; "
+            f"model.name: {name} is neither a directory here nor given by the hub{offline}; "
             f"put the model in a directory and name that, or use {PACKAGED}"
         ) from error
     return name
@@ -181,6 +189,8 @@ def _freeze(model: MailModel, depth: int) -> None:
     if embeddings is None or layers is None:
         raise ConfigError(f"model.freeze: {type(encoder).__name__} has no BERT layers to freeze")
     if depth > len(layers):
-        raise ConfigError(f"model.freeze: at most {len(layers)} here, so that a layer is left, got {depth}")
+        raise ConfigError(
+            f"model.freeze: at most {len(layers)} here, so that a layer is left, got {depth}"
+        )
     for module in [embeddings, *layers[: depth - 1]]:
         module.requires_grad_(False)

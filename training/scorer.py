@@ -16,7 +16,7 @@ BATCH_TOKENS = 8_192
 def bf16_pays() -> bool:
     """Whether this machine multiplies bf16 matrices in hardware (CUDA, AMX or AVX512-BF16)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -61,8 +61,10 @@ class Scorer:
         return self.model.probabilities(logits).cpu().numpy()
 
 
-def pad(tokens: Sequence[Sequence[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Token ids as one int64 [mails, longest] tensor, and its mask, None where nothing is padded."""
+def pad(
+    tokens: Sequence[Sequence[int] | np.ndarray], filler: int = 0
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Token ids as int64 [mails, longest], and their mask, None where nothing is padded."""
     longest = max(map(len, tokens))
     ids = torch.full((len(tokens), longest), filler, dtype=torch.int64)
     mask = torch.zeros_like(ids)

@@ -1,0 +1,164 @@
+"""Evaluation: a bundle's scores of every mail of a split or source, and the report on them.
+
+mailray evaluate [--model M] [--source S] [--split test] [--predictions FILE]
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import ray
+import ray.data
+
+from training import metrics, splits
+from training.bundle import Bundle, load
+from training.config import DataConfig, TrainConfig, read_yaml, validate
+from training.home import Home
+from training.scorer import Precision, Scorer
+from training.sources import SourceError, open_source
+from training.stages import Stages
+from training.tokens import TokenCache, prepare
+
+_BLOCK = 256
+"""Mails of one scoring task."""
+
+SplitName = Literal["train", "validation", "test", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The mails of an evaluation and what the model made of them."""
+
+    ids: list[str]
+    truth: np.ndarray
+    """int64 [mails]"""
+    scores: np.ndarray
+    """float32 [mails, labels]"""
+
+    def report(self, labels: tuple[str, ...]) -> dict[str, Any]:
+        """As `training.metrics.report`."""
+        return metrics.report(self.truth, self.scores, labels)
+
+
+def evaluate(
+    bundle: Bundle,
+    home: Home,
+    stages: Stages,
+    *,
+    source: str | None = None,
+    split: SplitName = "test",
+    precision: Precision = "auto",
+    workers: int = 2,
+) -> Scored:
+    """Score a split of the source that the bundle was trained on, or all of another source.
+
+    Raises:
+        SourceError: there are no such mails.
+    """
+    config = validate(TrainConfig, read_yaml(bundle.path / "config.yaml"))
+    data = config.data if source is None else config.data.model_copy(update={"source": source})
+    with stages.stage("tokens") as stage:
+        opened = open_source(data.source, bundle.labels, home.corpora)
+        cache = prepare(
+            opened, _plain_tokenizer(bundle), bundle.max_length, home.tokens,
+            lambda done, total: stage.update(f"{done:,} mails", done, total),
+        )  # fmt: skip
+        stage.update(f"{cache.mails:,} mails, {cache.unreadable:,} unreadable")
+    table = cache.table()
+    rows = readable(table)
+    if source is None and split != "all":
+        rows = rows[split_of(table, data)[rows] == splits.SPLITS.index(split)]
+    if not len(rows):
+        raise SourceError(f"{data.source} has no readable mail in split {split}")
+    with stages.stage("evaluation") as stage:
+        scored = score(
+            bundle.path, cache, rows, bundle.labels, precision, workers,
+            lambda done: stage.update(f"{done:,} mails", done, len(rows)),
+        )  # fmt: skip
+        stage.update(f"{len(rows):,} mails")
+    return scored
+
+
+def readable(table: pa.Table) -> np.ndarray:
+    """The rows of a token table that have tokens, int64."""
+    return np.flatnonzero(table["error"].is_null().to_numpy())
+
+
+def split_of(table: pa.Table, data: DataConfig) -> np.ndarray:
+    """The split of every row, an index into SPLITS."""
+    return splits.assign(
+        table["id"].to_pylist(), table["group"].to_pylist(),
+        validation=data.validation, test=data.test, seed=data.seed,
+    )  # fmt: skip
+
+
+def score(
+    bundle: Path,
+    cache: TokenCache,
+    rows: np.ndarray,
+    labels: tuple[str, ...],
+    precision: Precision,
+    workers: int,
+    on_progress: Any = None,
+) -> Scored:
+    """Score rows of a token cache in a Ray Data job; the result is in the order of `rows`."""
+    table = cache.table().select(["id", "label", "tokens"])
+    blocks = [table.take(rows[at : at + _BLOCK]) for at in range(0, len(rows), _BLOCK)]
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    job = ray.data.from_arrow(blocks).map_batches(
+        Score,
+        fn_constructor_args=(str(bundle), precision),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(workers, len(blocks)))),
+        num_gpus=1 if gpu else 0,
+    )
+    ids: list[str] = []
+    truth: list[int] = []
+    scores: list[np.ndarray] = []
+    for batch in job.iter_batches(batch_size=None, batch_format="pyarrow"):
+        assert isinstance(batch, pa.Table)
+        ids += batch["id"].to_pylist()
+        truth += [labels.index(label) for label in batch["label"].to_pylist()]
+        scores += list(batch["scores"].to_pylist())
+        if on_progress:
+            on_progress(len(ids))
+    return Scored(ids, np.asarray(truth, np.int64), np.asarray(scores, np.float32))
+
+
+class Score:
+    """Adds the scores of each mail's tokens."""
+
+    def __init__(self, bundle: str, precision: Precision) -> None:
+        self.scorer = Scorer(load(Path(bundle)), precision)
+
+    def __call__(self, mails: pa.Table) -> pa.Table:
+        scores = self.scorer.score(mails["tokens"].to_pylist())
+        column = pa.array(scores.tolist(), pa.list_(pa.float32()))
+        return mails.select(["id", "label"]).append_column("scores", column)
+
+
+def write_predictions(scored: Scored, labels: tuple[str, ...], file: Path) -> None:
+    """One Parquet row for each mail: id, true label, predicted label, probability of each label."""
+    guess = scored.scores.argmax(1)
+    columns: dict[str, Any] = {
+        "id": scored.ids,
+        "label": [labels[i] for i in scored.truth],
+        "predicted": [labels[i] for i in guess],
+    }
+    columns |= {f"p_{label}": scored.scores[:, i] for i, label in enumerate(labels)}
+    scratch = file.with_name(f".{file.name}.part")
+    pyarrow.parquet.write_table(pa.table(columns), scratch)
+    scratch.replace(file)
+
+
+def _plain_tokenizer(bundle: Bundle) -> Any:
+    tokenizer = bundle.tokenizer()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,368 @@
+"""`fit`: a config in, a trained, tested and registered bundle out. `mailray train` is this.
+
+runs/<name>/run.json      the config, the state of the run, where it is tracked
+runs/<name>/bundle/       the best checkpoint as a bundle
+runs/<name>/checkpoint_*  the best and the last checkpoint
+runs/<name>/tensorboard/
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from safetensors.torch import load_file
+
+from training import bundle as bundles
+from training import registry, splits
+from training.bundle import Bundle
+from training.config import ConfigError, TrainConfig
+from training.evaluation import readable, score, split_of
+from training.home import Home
+from training.loop import Job, train
+from training.model import build, tokenizer
+from training.plan import Plan, Rows
+from training.progress import Listener, Message
+from training.sources import SourceError, open_source
+from training.stages import Stage, Stages
+from training.tokens import TokenCache, prepare
+from training.tracking import Tracker
+
+RUN_FILE = "run.json"
+
+
+class RunError(RuntimeError):
+    """A run failed, or cannot be found or resumed; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run: what `run.json` says, and its directory."""
+
+    path: Path
+    config: TrainConfig
+    state: Literal["running", "failed", "done"] = "running"
+    tracked: str | None = None
+    """Its run id in MLflow."""
+
+    def write(self) -> None:
+        """Put `run.json` in place as a whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        facts = {
+            "config": self.config.model_dump(mode="json"),
+            "state": self.state,
+            "tracked": self.tracked,
+        }
+        scratch = self.path / f".{RUN_FILE}"
+        scratch.write_text(json.dumps(facts, indent=2), "utf-8")
+        scratch.replace(self.path / RUN_FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """The run in a directory."""
+        try:
+            facts = json.loads((path / RUN_FILE).read_text("utf-8"))
+            return cls(
+                path, TrainConfig.model_validate(facts["config"]), facts["state"], facts["tracked"]
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{path} is no run that can be resumed: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run gave."""
+
+    name: str
+    bundle: Bundle
+    model: str
+    version: str
+    champion: bool
+    mails_per_second: float
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(replace(self, bundle=self.bundle.path)) | {"metrics": self.bundle.metrics}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Mails:
+    """The mails of a run: their tokens, and who trains, validates and tests."""
+
+    cache: TokenCache
+    rows: Rows
+    test: np.ndarray
+    """int64 [mails], rows of the cache"""
+
+
+def new_run(home: Home, config: TrainConfig, name: str | None) -> Run:
+    """A run that is not there yet.
+
+    Raises:
+        RunError: it is there.
+    """
+    path = home.runs / (name or f"{config.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    if path.exists():
+        raise RunError(
+            f"run {path.name} exists; continue it with --resume, or choose another --name"
+        )
+    return Run(path, config)
+
+
+def unfinished_run(home: Home, config: TrainConfig, name: str | None) -> Run:
+    """The run of that name, or the latest unfinished one with the same config.
+
+    Raises:
+        RunError: there is none, or it was started with another config.
+    """
+    if name is None:
+        found = [Run.read(file.parent) for file in home.runs.glob(f"*/{RUN_FILE}")]
+        open_runs = [run for run in found if run.state != "done" and run.config == config]
+        if not open_runs:
+            raise RunError("no unfinished run with this config is here; start one without --resume")
+        return max(open_runs, key=lambda run: (run.path / RUN_FILE).stat().st_mtime)
+    if not (home.runs / name).is_dir():
+        raise RunError(f"no run {name} in {home.runs}; start it without --resume")
+    run = Run.read(home.runs / name)
+    if run.state == "done":
+        raise RunError(f"run {name} is finished; choose another --name for a new one")
+    if run.config != config:
+        raise RunError(f"run {name} was started with another config; resume it with the same one")
+    return run
+
+
+def fit(run: Run, home: Home, stages: Stages) -> Result:
+    """Train, choose the best checkpoint, test it, and register it.
+
+    Ray must be connected. What was done of `run` before is not done again.
+
+    Raises:
+        ConfigError, SourceError: the config asks for what is not there.
+        RunError: training failed; the message has the cause.
+    """
+    began = time.monotonic()
+    mails = load(run.config, home, stages)
+    tracker = Tracker(home, run.config, run.path.name, run.path / "tensorboard", run.tracked)
+    run = replace(run, tracked=tracker.run_id, state="running")
+    run.write()
+    try:
+        with stages.stage("training") as stage:
+            reader = Reader(stage, run.config, len(mails.rows.train), tracker.log)
+            best = train_run(run, mails, reader)
+            stage.update(reader.closing())
+        made = _finish(run, mails, best, stages)
+        tracker.log({f"test_{k}": v for k, v in made.metrics["test"].items()}, reader.seen)
+        with stages.stage("registry") as stage:
+            version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
+            stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
+    except BaseException as error:
+        tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        replace(run, state="failed").write()
+        raise
+    tracker.finish("FINISHED")
+    replace(run, state="done").write()
+    seconds = time.monotonic() - began
+    return Result(run.path.name, made, made.name, version, champion, reader.rate, seconds)
+
+
+def load(config: TrainConfig, home: Home, stages: Stages) -> Mails:
+    """The mails of a config: read, tokenized unless they are cached, and split."""
+    data = config.data
+    with stages.stage("tokens") as stage:
+        source = open_source(data.source, data.labels, home.corpora)
+        cache = prepare(
+            source, tokenizer(config.model.name), data.max_length, home.tokens,
+            lambda done, total: stage.update(f"{done:,} of {total:,} mails", done, total),
+        )  # fmt: skip
+        reused = ", from the cache" if cache.reused else ""
+        stage.update(f"{cache.mails:,} mails, {cache.unreadable:,} unreadable{reused}")
+    table = cache.table()
+    usable = readable(table)
+    split = split_of(table, data)[usable]
+    names = table["label"].to_pylist()
+    labels = np.asarray([data.labels.index(name) for name in names], np.int32)
+    lengths = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy().astype(np.int32)
+    train_rows, validation, test = (usable[split == splits.SPLITS.index(s)] for s in splits.SPLITS)
+    for name, rows in (("train", train_rows), ("validation", validation), ("test", test)):
+        absent = [label for i, label in enumerate(data.labels) if not (labels[rows] == i).any()]
+        if absent:
+            raise SourceError(
+                f"data.source: {data.source} gives no {' and no '.join(absent)} to split {name} "
+                f"({len(rows)} mails); more mails, or another share in data.{name}, are needed"
+            )
+    return Mails(cache, Rows(train_rows, validation, lengths, labels), test)
+
+
+def train_run(
+    run: Run, mails: Mails, on_message: Callable[[Message], None] | None, **extra: Any
+) -> Path:
+    """Train from where `run` stands to its end; returns the best checkpoint's directory."""
+    config = run.config
+    _room(config)
+    plan = Plan(
+        mails.rows,
+        config.batching.size,
+        config.batching.window,
+        config.seed,
+        config.optimizer.epochs,
+    )
+    scaling = config.scaling
+    with Listener(on_message) as listener:
+        job = Job(config, plan, mails.cache.path, listener.board)
+        trainer = TorchTrainer(
+            lambda: train(job),
+            scaling_config=ScalingConfig(
+                num_workers=scaling.workers,
+                use_gpu=scaling.gpu,
+                resources_per_worker={"CPU": scaling.cpus} | ({"GPU": 1} if scaling.gpu else {}),
+            ),
+            run_config=RunConfig(
+                name=run.path.name,
+                storage_path=str(run.path.parent),
+                failure_config=FailureConfig(max_failures=scaling.max_failures),
+                checkpoint_config=CheckpointConfig(
+                    num_to_keep=1,
+                    checkpoint_score_attribute="val_loss",
+                    checkpoint_score_order="min",
+                ),
+                **extra,
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise RunError(
+                f"training failed: {_cause(error)}; mend it and continue with --resume"
+            ) from error
+    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_loss"], default=None)
+    if best is None:
+        raise RunError("training ended without a checkpoint")
+    return Path(best[0].path)
+
+
+def _finish(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
+    """The bundle of a checkpoint, with the metrics of validation and test in it."""
+    config = run.config
+    model = build(config.model, len(config.data.labels), config.data.max_length)
+    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    words = tokenizer(config.model.name)
+    place = run.path / "bundle"
+    bundles.save(place, model, words, config, version=run.path.name, metrics={})
+    metrics = {}
+    with stages.stage("evaluation") as stage:
+        both = np.concatenate([mails.rows.validation, mails.test])
+        scored = score(
+            place, mails.cache, both, config.data.labels,
+            config.scaling.precision, config.scaling.workers,
+            lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
+        )  # fmt: skip
+        cut = len(mails.rows.validation)
+        for name, part in (("validation", slice(None, cut)), ("test", slice(cut, None))):
+            scored_part = replace(
+                scored, ids=scored.ids[part], truth=scored.truth[part], scores=scored.scores[part]
+            )
+            metrics[name] = scored_part.report(config.data.labels)
+        test = metrics["test"]
+        stage.update(
+            f"{len(mails.test):,} test mails: accuracy {test['accuracy']:.4f}, "
+            f"ROC AUC {test['roc_auc']:.4f}"
+        )
+    return bundles.save(place, model, words, config, version=run.path.name, metrics=metrics)
+
+
+def _room(config: TrainConfig) -> None:
+    """Refuse what would wait for ever: workers on every CPU leave none for Ray Data."""
+    have = ray.cluster_resources()
+    need = config.scaling.workers * config.scaling.cpus + 1
+    if have.get("CPU", 0) < need:
+        raise ConfigError(
+            f"scaling: {config.scaling.workers} workers of {config.scaling.cpus} CPUs and Ray Data "
+            f"need {need} CPUs, the cluster has {have.get('CPU', 0):g}; "
+            "lower scaling.workers or scaling.cpus"
+        )
+    if config.scaling.gpu and have.get("GPU", 0) < config.scaling.workers:
+        raise ConfigError(
+            f"scaling.gpu: {config.scaling.workers} GPUs are needed, "
+            f"the cluster has {have.get('GPU', 0):g}"
+        )
+
+
+def _cause(error: TrainingFailedError) -> str:
+    """The innermost reason, in one line."""
+    failures: Sequence[BaseException] = []
+    if isinstance(error, WorkerGroupError):
+        failures = list(error.worker_failures.values())
+    elif isinstance(error, ControllerError):
+        failures = [error.controller_failure]
+    cause: BaseException = failures[0] if failures else error
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+        cause = inner
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+class Reader:
+    """Turns what the workers say into one line and into tracked numbers."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: TrainConfig,
+        mails: int,
+        log: Callable[[dict[str, Any], int], None],
+    ) -> None:
+        self.stage, self.log = stage, log
+        self.epochs = config.optimizer.epochs
+        self.total = mails * self.epochs
+        self.seen = 0
+        self.rate = 0.0
+        self.loss = float("nan")
+        self.best: Message = {}
+        self.logged = 0.0
+
+    def __call__(self, message: Message) -> None:
+        """Take one message of the board."""
+        self.seen = message["seen"]
+        facts = {key: value for key, value in message.items() if key not in ("kind", "seen")}
+        if message["kind"] == "epoch":
+            self.log(facts, self.seen)
+            if not self.best or message["val_loss"] < self.best["val_loss"]:
+                self.best = message
+            return
+        self.rate = message["mails_per_second"]
+        smooth = 0.9 if self.loss == self.loss else 0.0
+        self.loss = smooth * (self.loss if smooth else 0.0) + (1 - smooth) * message["loss"]
+        left = (self.total - self.seen) / self.rate
+        validated = f", validation F1 {self.best['val_f1']:.4f}" if self.best else ""
+        self.stage.update(
+            f"epoch {message['epoch'] + 1}/{self.epochs} step {message['step']}/{message['steps']} "
+            f"loss {self.loss:.3f} {self.rate:.0f} mails/s "
+            f"{message['tokens_per_second']:,.0f} tokens/s "
+            f"{left / 60:.0f} min left{validated}",
+            self.seen, self.total,
+        )  # fmt: skip
+        if (
+            now := time.monotonic()
+        ) - self.logged > 5:  # a database row for each of thousands of steps is too much
+            self.logged = now
+            self.log(facts, self.seen)
+
+    def closing(self) -> str:
+        """The line that stays."""
+        if not self.best:
+            return "nothing was left to train"
+        return (
+            f"best epoch {self.best['epoch']} of {self.epochs}: "
+            f"validation loss {self.best['val_loss']:.4f}, "
+            f"F1 {self.best['val_f1']:.4f}; {self.rate:.0f} mails/s"
+        )

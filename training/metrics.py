@@ -1,0 +1,63 @@
+"""Metrics of a classification, from the true labels and the scores of every mail."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    classification_report,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+
+def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Accuracy, precision, recall, F1, ROC AUC and log loss.
+
+    `truth` is int [mails], `scores` float [mails, labels], rows adding up to 1. Of two labels the
+    last is the positive class; of more, precision, recall, F1 (macro) and AUC (one against the
+    rest, macro) are means over the labels. AUC is NaN where a label has no mail.
+    """
+    count = scores.shape[1]
+    guess = scores.argmax(1)
+    average = "binary" if count == 2 else "macro"
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth,
+        guess,
+        average=average,
+        labels=None if count == 2 else range(count),
+        zero_division=0.0,
+    )
+    complete = len(np.unique(truth)) == count
+    auc = float("nan")
+    if complete:
+        auc = roc_auc_score(truth, scores[:, 1] if count == 2 else scores, multi_class="ovr")
+    # float32 rows add up to 1 only within 1e-7, which scikit-learn would remark upon
+    exact = scores.astype(np.float64) / scores.astype(np.float64).sum(1, keepdims=True)
+    return {
+        "accuracy": float((guess == truth).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "roc_auc": float(auc),
+        "loss": float(log_loss(truth, exact, labels=range(count))),
+    }
+
+
+def report(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """`summary`, the number of mails, figures per class, and the confusion matrix.
+
+    `confusion[i][j]` counts the mails of label i that were taken for label j.
+    """
+    guess = scores.argmax(1)
+    every = range(len(labels))
+    per_class = classification_report(
+        truth, guess, labels=every, target_names=labels, output_dict=True, zero_division=0.0
+    )
+    return summary(truth, scores) | {
+        "mails": len(truth),
+        "classes": {label: per_class[label] for label in labels},
+        "confusion": confusion_matrix(truth, guess, labels=every).tolist(),
+    }

@@ -1,0 +1,86 @@
+"""How a run's workers tell its driver where they are: a small Ray actor between them."""
+
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.actor import ActorHandle
+
+Message = dict[str, Any]
+OnMessage = Callable[[Message], None]
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Holds messages until the driver takes them."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def post(self, message: Message) -> None:
+        """Add a message."""
+        self.messages.append(message)
+
+    def take(self) -> list[Message]:
+        """All messages since the last call."""
+        taken, self.messages = self.messages, []
+        return taken
+
+
+class Poster:
+    """A worker's end: every result goes out, of the steps between only two a second."""
+
+    def __init__(self, board: ActorHandle[Any] | None) -> None:
+        self.board = board
+        self.last = 0.0
+
+    def step(self, **facts: Any) -> None:
+        """Where training is, unless that was said within half a second."""
+        now = time.monotonic()
+        if now - self.last >= 0.5:
+            self.last = now
+            self.result(kind="step", **facts)
+
+    def result(self, **facts: Any) -> None:
+        """A message that must arrive."""
+        if self.board is not None:
+            self.board.post.remote(facts)
+
+
+class Listener:
+    """The driver's end: hands each message on, in a thread, until the block ends."""
+
+    def __init__(self, on_message: OnMessage | None) -> None:
+        self.on_message = on_message
+        self.board = Board.remote() if on_message is not None else None  # type: ignore[attr-defined]
+        self.over = Event()
+        self.thread = Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self.board is not None:
+            self.thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.over.set()
+        if self.board is not None:
+            self.thread.join()
+            ray.kill(self.board)
+
+    def _listen(self) -> None:
+        assert self.board is not None
+        assert self.on_message is not None
+        while True:
+            last = self.over.wait(0.3)
+            for message in ray.get(self.board.take.remote()):
+                self.on_message(message)
+            if last:
+                return
