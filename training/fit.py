@@ -8,8 +8,9 @@ runs/<name>/tensorboard/
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +42,11 @@ RUN_FILE = "run.json"
 
 
 class RunError(RuntimeError):
-    """A run failed, or cannot be found or resumed; the message says why and what to do."""
+    """A run failed; the message has the cause and says what to do."""
+
+
+class RunNameError(ValueError):
+    """There is a run of that name already, or none that could be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Run:
                 path, TrainConfig.model_validate(facts["config"]), facts["state"], facts["tracked"]
             )
         except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{path} is no run that can be resumed: {error}") from error
+            raise RunNameError(f"{path} is no run that can be resumed: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,16 @@ class Result:
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(replace(self, bundle=self.bundle.path)) | {"metrics": self.bundle.metrics}  # type: ignore[arg-type]
+        return {
+            "run": self.name,
+            "bundle": self.bundle.path,
+            "model": self.model,
+            "version": self.version,
+            "champion": self.champion,
+            "mails_per_second": self.mails_per_second,
+            "seconds": self.seconds,
+            "metrics": self.bundle.metrics,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +123,11 @@ def new_run(home: Home, config: TrainConfig, name: str | None) -> Run:
     """A run that is not there yet.
 
     Raises:
-        RunError: it is there.
+        RunNameError: it is there.
     """
     path = home.runs / (name or f"{config.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     if path.exists():
-        raise RunError(
+        raise RunNameError(
             f"run {path.name} exists; continue it with --resume, or choose another --name"
         )
     return Run(path, config)
@@ -123,21 +137,25 @@ def unfinished_run(home: Home, config: TrainConfig, name: str | None) -> Run:
     """The run of that name, or the latest unfinished one with the same config.
 
     Raises:
-        RunError: there is none, or it was started with another config.
+        RunNameError: there is none, or it was started with another config.
     """
     if name is None:
         found = [Run.read(file.parent) for file in home.runs.glob(f"*/{RUN_FILE}")]
         open_runs = [run for run in found if run.state != "done" and run.config == config]
         if not open_runs:
-            raise RunError("no unfinished run with this config is here; start one without --resume")
+            raise RunNameError(
+                "no unfinished run with this config is here; start one without --resume"
+            )
         return max(open_runs, key=lambda run: (run.path / RUN_FILE).stat().st_mtime)
     if not (home.runs / name).is_dir():
-        raise RunError(f"no run {name} in {home.runs}; start it without --resume")
+        raise RunNameError(f"no run {name} in {home.runs}; start it without --resume")
     run = Run.read(home.runs / name)
     if run.state == "done":
-        raise RunError(f"run {name} is finished; choose another --name for a new one")
+        raise RunNameError(f"run {name} is finished; choose another --name for a new one")
     if run.config != config:
-        raise RunError(f"run {name} was started with another config; resume it with the same one")
+        raise RunNameError(
+            f"run {name} was started with another config; resume it with the same one"
+        )
     return run
 
 
@@ -155,24 +173,45 @@ def fit(run: Run, home: Home, stages: Stages) -> Result:
     tracker = Tracker(home, run.config, run.path.name, run.path / "tensorboard", run.tracked)
     run = replace(run, tracked=tracker.run_id, state="running")
     run.write()
-    try:
+    with _recorded(run, tracker):
         with stages.stage("training") as stage:
             reader = Reader(stage, run.config, len(mails.rows.train), tracker.log)
             best = train_run(run, mails, reader)
             stage.update(reader.closing())
-        made = _finish(run, mails, best, stages)
-        tracker.log({f"test_{k}": v for k, v in made.metrics["test"].items()}, reader.seen)
-        with stages.stage("registry") as stage:
-            version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
-            stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
+        return complete(run, mails, best, home, stages, tracker, began, reader.rate)
+
+
+@contextmanager
+def _recorded(run: Run, tracker: Tracker) -> Iterator[None]:
+    """The run's state, here and in the tracker, follows how the block ends."""
+    try:
+        yield
     except BaseException as error:
         tracker.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         replace(run, state="failed").write()
         raise
     tracker.finish("FINISHED")
     replace(run, state="done").write()
+
+
+def complete(
+    run: Run,
+    mails: Mails,
+    best: Path,
+    home: Home,
+    stages: Stages,
+    tracker: Tracker,
+    began: float,
+    rate: float,
+) -> Result:
+    """Bundle, test and register the best checkpoint of a run that is trained."""
+    made = _bundle(run, mails, best, stages)
+    tracker.log({f"test_{key}": value for key, value in made.metrics["test"].items()}, 0)
+    with stages.stage("registry") as stage:
+        version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
+        stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
     seconds = time.monotonic() - began
-    return Result(run.path.name, made, made.name, version, champion, reader.rate, seconds)
+    return Result(run.path.name, made, made.name, version, champion, rate, seconds)
 
 
 def load(config: TrainConfig, home: Home, stages: Stages) -> Mails:
@@ -250,7 +289,7 @@ def train_run(
     return Path(best[0].path)
 
 
-def _finish(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
+def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     """The bundle of a checkpoint, with the metrics of validation and test in it."""
     config = run.config
     model = build(config.model, len(config.data.labels), config.data.max_length)

@@ -36,16 +36,26 @@ def client(home: Home) -> Any:
 
 
 class Tracker:
-    """One run in MLflow, and its TensorBoard files in `folder`."""
+    """One run in MLflow, and its TensorBoard files in `folder`.
+
+    With `run_id` an earlier run goes on; with `parent` it stands below another.
+    """
 
     def __init__(
-        self, home: Home, config: TrainConfig, name: str, folder: Path, run_id: str | None = None
+        self,
+        home: Home,
+        config: TrainConfig,
+        name: str,
+        folder: Path,
+        run_id: str | None = None,
+        parent: str | None = None,
     ) -> None:
         self.client = client(home)
         self.board = SummaryWriter(str(folder), flush_secs=5)
         if run_id is None:
             experiment = self._experiment(home, config.tracking.experiment)
-            run_id = self.client.create_run(experiment, run_name=name).info.run_id
+            tags = {"mlflow.parentRunId": parent} if parent else {}
+            run_id = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
             for key, value in _flat(config.model_dump(mode="json")):
                 self.client.log_param(run_id, key, value)
         else:

@@ -1,0 +1,225 @@
+"""`mailray data fetch`, `mailray train`, `mailray evaluate`, `mailray tune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
+from cluster.console import Console
+from cluster.session import ray_session
+from training import corpus
+from training.config import ConfigError, TrainConfig, resolve
+from training.home import Home
+
+data = typer.Typer(no_args_is_help=True, help="Get mail to train on.")
+
+
+@data.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="The corpus: spamassassin.")],
+    folder: Annotated[
+        Path | None, typer.Option("--from", help="A folder that has it, groups as sub-folders.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Fetch a public corpus, verified and whole.
+
+    Example: mailray data fetch spamassassin
+    """
+    with command("data", json_output=json_output) as console:
+        if name != "spamassassin":
+            raise ConfigError(f"no corpus {name!r}; there is: spamassassin")
+        place = fetched(console, folder)
+        console.result(f"{place}", {"path": place, "mails": sum(corpus.GROUPS.values())})
+
+
+def fetched(console: Console, folder: Path | None = None) -> Path:
+    """The corpus, in a stage of its own."""
+    with console.stage("corpus") as stage:
+        place = corpus.fetch(
+            Home.default().corpora / "spamassassin",
+            folder,
+            lambda origin, done, total: stage.update(f"{done:,} mails of {origin}", done, total),
+        )
+        groups = ", ".join(f"{group} {count}" for group, count in corpus.GROUPS.items())
+        stage.update(f"{sum(corpus.GROUPS.values()):,} mails: {groups}")
+    return place
+
+
+def train(
+    overrides: Overrides = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="spam-minilm (the default), spam-bert or smoke.")
+    ] = None,
+    config_file: ConfigFile = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; made from the date.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the named or the latest unfinished run.")
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved config and stop.")
+    ] = False,
+    address: Address = None,
+    json_output: Json = False,
+) -> None:
+    """Fine-tune a model on mail, test it, and register it.
+
+    Example: mailray train --recipe spam-minilm optimizer.epochs=3 scaling.workers=2
+    """
+    with command("train", json_output=json_output) as console:
+        both(recipe, config_file)
+        config = resolve(recipe=recipe, file=config_file, overrides=overrides or [])
+        if print_config:
+            return console.result(_yaml(config), config.model_dump(mode="json"))
+        with ray_session(address=address, cpus=cpus(config)):
+            result = trained(console, config, name, resume=resume)
+        console.result(
+            Group(
+                report(result.bundle.metrics["test"], config.data.labels, "test mails"),
+                Text(f"\n{result.model} version {result.version}: {result.bundle.path}"),
+            ),
+            result.facts(),
+        )
+
+
+def cpus(config: TrainConfig) -> int:
+    """What a local Ray must offer: the workers, and something for Ray Data beside them."""
+    return config.scaling.workers * config.scaling.cpus + 2
+
+
+def trained(console: Console, config: TrainConfig, name: str | None, *, resume: bool) -> Any:
+    """The result of a run, new or gone on with."""
+    from training.fit import fit, new_run, unfinished_run
+
+    home = Home.default()
+    run = unfinished_run(home, config, name) if resume else new_run(home, config, name)
+    console.note(f"run {run.path.name}: {run.path}")
+    return fit(run, home, console)
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help="A bundle directory, NAME, NAME@ALIAS or NAME:VERSION.")
+    ] = "mailray-spam",
+    source: Annotated[
+        str | None, typer.Option(help="Other mail, as config key data.source; all of it.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Of the model's own source: train, validation, test or all.")
+    ] = "test",
+    predictions: Annotated[
+        Path | None, typer.Option(help="A Parquet file for the scores of each mail.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 2,
+    address: Address = None,
+    json_output: Json = False,
+) -> None:
+    """Measure a model on mail: accuracy, precision, recall, F1, ROC AUC, confusion matrix.
+
+    Example: mailray evaluate --model mailray-spam@champion --split test
+    """
+    with command("evaluate", json_output=json_output) as console:
+        _one_of("--split", split, "train", "validation", "test", "all")
+        _one_of("--precision", precision, "auto", "bf16", "fp32")
+        if predictions is not None and not predictions.absolute().parent.is_dir():
+            raise ConfigError(f"--predictions: there is no directory {predictions.parent}")
+        from training.bundle import load
+        from training.evaluation import evaluate as score
+        from training.evaluation import write_predictions
+
+        bundle = load(located(model))
+        with ray_session(address=address, cpus=workers + 2):
+            scored = score(
+                bundle, Home.default(), console,
+                source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
+            )  # fmt: skip
+        if predictions is not None:
+            write_predictions(scored, bundle.labels, predictions)
+        values = scored.report(bundle.labels)
+        title = f"{split} mails" if source is None else f"mails of {source}"
+        console.result(
+            report(values, bundle.labels, title),
+            {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values,
+        )
+
+
+def located(model: str) -> Path:
+    """The bundle directory that a path or a registry spelling names."""
+    if Path(model).is_dir():
+        return Path(model)
+    from training.registry import resolve as find
+
+    return find(Home.default(), model)
+
+
+def tune(
+    overrides: Overrides = None,
+    recipe: Annotated[str | None, typer.Option(help="bayes (the default), random or grid.")] = None,
+    config_file: ConfigFile = None,
+    name: Annotated[str | None, typer.Option(help="Of the study; made from the date.")] = None,
+    address: Address = None,
+    json_output: Json = False,
+) -> None:
+    """Search learning rate, batch size and other keys; register the best trial's model.
+
+    Example: mailray tune --recipe grid train=smoke data.source=synthetic:256
+    """
+    with command("tune", json_output=json_output) as console:
+        from tuning.config import resolve_study
+
+        both(recipe, config_file)
+        study, config = resolve_study(recipe=recipe, file=config_file, overrides=overrides or [])
+        from tuning.study import search
+
+        with ray_session(address=address, cpus=study.concurrent * cpus(config)):
+            result = search(study, config, Home.default(), console, name)
+        rows = Table("trial", *study.space, study.metric, "epochs", "seconds", box=None)
+        for trial in result.trials:
+            value = trial.error if trial.metric is None else f"{trial.metric:.4f}"
+            settings = (f"{trial.settings[key]:.4g}" if isinstance(trial.settings[key], float)
+                        else str(trial.settings[key]) for key in study.space)  # fmt: skip
+            rows.add_row(trial.id, *settings, value, str(trial.epochs), f"{trial.seconds:.0f}")
+        best = result.best
+        console.result(
+            Group(
+                rows,
+                Text(),
+                report(best.bundle.metrics["test"], config.data.labels, "test mails, best trial"),
+                Text(f"\n{best.model} version {best.version}: {best.bundle.path}"),
+            ),
+            result.facts(),
+        )
+
+
+def report(values: dict[str, Any], labels: tuple[str, ...], title: str) -> RenderableType:
+    """The figures of an evaluation as tables."""
+    figures = Table(f"{values['mails']:,} {title}", "", box=None, header_style="bold")
+    for key in ("accuracy", "precision", "recall", "f1", "roc_auc", "loss"):
+        figures.add_row(key, f"{values[key]:.4f}")
+    classes = Table("class", "precision", "recall", "f1", "mails", box=None)
+    for label in labels:
+        row = values["classes"][label]
+        classes.add_row(
+            label, *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1-score")),
+            f"{row['support']:.0f}",
+        )  # fmt: skip
+    confusion = Table("true \\ taken for", *labels, box=None)
+    for label, counts in zip(labels, values["confusion"], strict=True):
+        confusion.add_row(label, *map(str, counts))
+    return Group(figures, Text(), classes, Text(), confusion)
+
+
+def _one_of(option: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option}: one of {', '.join(allowed)}, got {value!r}")
+
+
+def _yaml(config: TrainConfig) -> str:
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip()

@@ -1,0 +1,47 @@
+"""The command line: `mailray`, or `python -m cluster.main` in a Ray job."""
+
+from importlib.metadata import version as installed
+from typing import Annotated
+
+import typer
+
+from cluster.commands import quickstart, remote, serving, training
+
+app = typer.Typer(
+    name="mailray",
+    help="Fine-tune, tune and serve BERT-class e-mail classifiers on Ray.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(training.data, name="data")
+for command in (
+    training.train,
+    training.evaluate,
+    training.tune,
+    serving.serve,
+    serving.classify,
+    remote.submit,
+    remote.doctor,
+    quickstart.quickstart,
+):
+    app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mailray {installed('mailray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fine-tune, tune and serve BERT-class e-mail classifiers on Ray."""
+
+
+if __name__ == "__main__":
+    app()

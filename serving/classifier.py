@@ -1,0 +1,105 @@
+"""The classifier: a bundle's model with mails in and verdicts out. It knows no Ray and no HTTP.
+
+classifier = Classifier(Path("bundle"))
+[verdict] = classifier.classify_raw([Path("a.eml").read_bytes()])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from training.bundle import load
+from training.mail import Mail, mail_text, render
+from training.scorer import Precision, Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the model says of one mail."""
+
+    label: str
+    """The most probable label."""
+    probability: float
+    """Of that label."""
+    scores: dict[str, float]
+    """The probability of every label."""
+    model: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answers, and what it reads of a mail."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    mail_text_version: int
+    max_length: int
+    """Tokens of a mail that it reads, special tokens included."""
+    precision: Literal["bf16", "fp32"]
+
+
+class TextClassifier(Protocol):
+    """What serving needs of a classifier; tests give a twin that has no weights."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def classify_texts(self, texts: Sequence[str]) -> list[Verdict]: ...
+
+
+class Classifier:
+    """A loaded bundle.
+
+    Raises:
+        BundleError: the directory is no bundle that this version can use.
+    """
+
+    def __init__(self, path: Path, precision: Precision = "auto") -> None:
+        self._scorer = Scorer(load(path), precision)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Which model this is."""
+        bundle = self._scorer.bundle
+        return ModelInfo(
+            name=bundle.name,
+            version=bundle.version,
+            labels=bundle.labels,
+            mail_text_version=bundle.mail_text_version,
+            max_length=bundle.max_length,
+            precision=self._scorer.precision,
+        )
+
+    def classify_raw(self, raws: Sequence[bytes]) -> list[Verdict]:
+        """The verdict on each RFC 5322 message, in the order given.
+
+        Raises:
+            MailError: one of them is no mail; nothing has been scored then. A caller whose other
+                mails must not suffer makes the texts itself, with `training.mail.mail_text`.
+        """
+        return self.classify_texts([mail_text(raw) for raw in raws])
+
+    def classify_mails(self, mails: Sequence[Mail]) -> list[Verdict]:
+        """The verdict on each mail whose parts are known, in the order given."""
+        return self.classify_texts([render(mail) for mail in mails])
+
+    def classify_texts(self, texts: Sequence[str]) -> list[Verdict]:
+        """The verdict on each mail text (`training.mail`), in the order given."""
+        bundle = self._scorer.bundle
+        verdicts = []
+        for row in self._scorer.score(self._scorer.tokens(texts)):
+            best = int(row.argmax())
+            scores = dict(zip(bundle.labels, map(float, row), strict=True))
+            verdicts.append(
+                Verdict(
+                    label=bundle.labels[best],
+                    probability=float(row[best]),
+                    scores=scores,
+                    model=bundle.name,
+                    version=bundle.version,
+                )
+            )
+        return verdicts

@@ -1,0 +1,34 @@
+"""The serving config: which bundle, where it listens, and how much it takes on at once."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.config import Section
+from training.mail import MAX_MAIL_BYTES
+
+
+class ServeConfig(Section):
+    """A served classifier."""
+
+    model: str
+    """The bundle's directory; aliases are resolved before."""
+    host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` is all of them, and the API has no authentication."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """The TCP port."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes that each hold the model."""
+    cpus: int = Field(default=1, ge=1)
+    """CPU cores, and so Torch threads, of each replica; one fits on any machine."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto` is bf16 weights where the hardware computes in it, fp32 elsewhere."""
+    batch_size: int = Field(default=32, ge=1)
+    """The most mails that are scored together; long ones are cut into smaller forwards."""
+    batch_wait_ms: float = Field(default=5.0, ge=0)
+    """How long the first mail of a batch waits for others, in milliseconds."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Requests that a replica works on at once; the next one is answered 429."""
+    # No more than a mail may have: a body within the limit is then never too large a mail.
+    max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
+    """The largest request body; a larger one is answered 413."""

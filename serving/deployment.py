@@ -1,0 +1,152 @@
+"""The classifier on Ray Serve: replicas, each with the model, its batcher and the API.
+
+    ray.init()
+    url = start(ServeConfig(model="/path/to/bundle"))
+    stop()
+
+`serving.deployment:build_app` is also an application builder for a Serve config file, whose
+`args` are the fields of `ServeConfig`.
+"""
+
+import errno
+import re
+import socket
+from pathlib import Path
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+
+from serving.api import build_api
+from serving.batcher import Batcher
+from serving.classifier import Classifier
+from serving.config import ServeConfig
+from training.bundle import BundleError, load
+
+APP = "mailray"
+
+_REQUEST_TIMEOUT_S = 120.0
+"""A client that sends its body slower than this loses its permit, and others get it."""
+
+_SHED_FACTOR = 4
+"""Requests that reach a replica, for each it works on: the rest is there to be told 429."""
+
+
+class ServeError(RuntimeError):
+    """Serving cannot start; the message is one line that says why."""
+
+
+class Replica:
+    """One process of the deployment. It holds no state besides the model."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._batcher = Batcher(
+            Classifier(Path(config.model), config.precision),
+            threads=config.cpus,
+            batch_size=config.batch_size,
+            batch_wait_ms=config.batch_wait_ms,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve in the replica, after the constructor."""
+        return build_api(
+            self._batcher,
+            max_in_flight=self._config.max_in_flight,
+            max_body_bytes=self._config.max_body_bytes,
+        )
+
+    def __del__(self) -> None:
+        """Called by Serve when the replica has answered its last request."""
+        if hasattr(self, "_batcher"):
+            self._batcher.close()
+
+
+def build_app(config: ServeConfig) -> serve.Application:
+    """The Serve application of a config; nothing is started."""
+    reachable = config.max_in_flight * _SHED_FACTOR
+    deployment = serve.deployment(
+        name="Replica",
+        num_replicas=config.replicas,
+        ray_actor_options={"num_cpus": config.cpus},
+        max_ongoing_requests=reachable,
+        max_queued_requests=reachable,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        # A bundle that cannot be loaded once cannot be loaded twice.
+        max_constructor_retry_count=1,
+    )(serve.ingress()(Replica))
+    app: serve.Application = deployment.bind(config)
+    return app
+
+
+def start(config: ServeConfig) -> str:
+    """Serve a bundle on the Ray cluster that the caller is connected to; gives the URL.
+
+    Raises:
+        ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
+            replica cannot load the bundle. Nothing is left running then.
+    """
+    try:
+        load(Path(config.model))  # its files, not its weights: the usual faults at once
+    except BundleError as error:
+        raise ServeError(str(error)) from error
+    if serve.status().proxies:
+        raise ServeError("this Ray cluster serves already; stop that first")
+    # Serve would wait for CPUs that never come, without an end.
+    needed = config.replicas * config.cpus
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if needed > there:
+        raise ServeError(
+            f"{config.replicas} x {config.cpus} CPUs are needed (replicas x cpus), "
+            f"the Ray cluster has {there}"
+        )
+    _claim(config.host, config.port)
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(
+                host=config.host, port=config.port, request_timeout_s=_REQUEST_TIMEOUT_S
+            ),
+        )
+        serve.run(build_app(config), name=APP)
+    except (RuntimeError, TimeoutError, RayError) as error:
+        cause = _cause(str(error))
+        stop()
+        raise ServeError(f"the replica did not start: {cause}") from error
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    return f"http://[{host}]:{config.port}" if ":" in host else f"http://{host}:{config.port}"
+
+
+def stop() -> None:
+    """End all serving on the Ray cluster; requests in flight are answered first."""
+    serve.shutdown()
+
+
+def _claim(host: str, port: int) -> None:
+    """Bind and let go: Serve itself reports a taken port late, and in many lines."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As uvicorn does, or connections of a server that just ended would look like one.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ServeError(
+                    f"port {port} of {host} is taken; choose another with port="
+                ) from error
+            raise ServeError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}"
+            ) from error
+
+
+def _cause(message: str) -> str:
+    """One line out of the traceback that Serve keeps of a replica's constructor."""
+    app = serve.status().applications.get(APP)
+    if app is not None:
+        message = "\n".join([message, *(part.message for part in app.deployments.values())])
+    causes = re.findall(r"^[\w.]*(?:Error|Exception): .+$", message, re.MULTILINE)
+    line = causes[-1] if causes else message.strip().splitlines()[-1]
+    return str(line).removeprefix("training.bundle.BundleError: ")

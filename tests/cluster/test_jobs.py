@@ -1,0 +1,255 @@
+"""Jobs: addresses and log following against a stand-in client, exit codes against a real head."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.job_submission import JobStatus
+
+from cluster import jobs
+from cluster.jobs import JobError, JobOutcome, checkout, dashboard_url, submit
+
+# Ray's client passes the old default to aiohttp.
+pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def _no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("http://head:8265/", "http://head:8265"),
+        ("https://ray.example.com", "https://ray.example.com"),
+        ("head:8265", "http://head:8265"),
+        ("auto", "http://127.0.0.1:8265"),
+        (None, "http://127.0.0.1:8265"),
+    ],
+)
+def test_an_address_names_a_job_server(address: str | None, url: str) -> None:
+    assert dashboard_url(address) == url
+
+
+def test_the_environment_names_the_job_server_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    assert dashboard_url("auto") == "http://10.0.0.7:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://api:80")
+    assert dashboard_url(None) == "http://api:80"
+    assert dashboard_url("head:8265") == "http://head:8265"
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://", "head:port"])
+def test_an_address_of_another_kind_is_refused(address: str) -> None:
+    with pytest.raises(JobError, match="http://host:8265"):
+        dashboard_url(address)
+
+
+def test_a_job_server_that_is_not_there_is_one_clear_error() -> None:
+    with pytest.raises(JobError, match=r"no Ray job server answers at http://127\.0\.0\.1:1;"):
+        run_job("http://127.0.0.1:1", "pass")
+
+
+def test_the_checkout_is_the_repository_of_this_package() -> None:
+    assert checkout() == Path(jobs.__file__).parent.parent
+
+
+class Broken:
+    """A client whose log breaks off, and whose head is away for a moment."""
+
+    LOG = "one\ntwo\nthree\nfour"
+
+    def __init__(self, status: JobStatus, code: int | None) -> None:
+        self.polls = 0
+        self.connections = 0
+        self.status = status
+        self.code = code
+
+    def get_job_info(self, job_id: str) -> Any:
+        self.polls += 1
+        if self.polls == 2:
+            raise ConnectionError("the head restarts")
+        if self.polls < 6:
+            return SimpleNamespace(status=JobStatus.RUNNING, message=None, driver_exit_code=None)
+        return SimpleNamespace(status=self.status, message="over", driver_exit_code=self.code)
+
+    def get_job_logs(self, job_id: str) -> str:
+        return self.LOG
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        self.connections += 1
+        for start in range(0, 4 * self.connections, 4):
+            yield self.LOG[start : start + 4]
+        if self.connections == 2:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_code"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 3, 3),
+        (JobStatus.FAILED, -9, 137),
+        (JobStatus.FAILED, None, 1),
+        (JobStatus.STOPPED, None, 1),
+    ],
+)
+def test_a_broken_log_is_told_once_and_the_status_decides(
+    monkeypatch: pytest.MonkeyPatch, status: JobStatus, code: int | None, exit_code: int
+) -> None:
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    client: Any = Broken(status, code)
+    lines: list[str] = []
+    statuses: list[str] = []
+    follower = jobs._Follower(client, "job", lines.append, statuses.append)
+    assert asyncio.run(follower.follow()) == JobOutcome("job", status.value, exit_code, "over")
+    assert lines == ["one", "two", "three", "four"]
+    assert statuses == ["RUNNING", status.value]
+    assert client.connections > 1
+
+
+def test_a_fault_of_the_listener_ends_the_following_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    client: Any = Broken(JobStatus.SUCCEEDED, 0)
+
+    def full(line: str) -> None:
+        raise KeyError(line)
+
+    follower = jobs._Follower(client, "job", full, lambda status: None)
+    with pytest.raises(KeyError, match="one"):
+        asyncio.run(follower.follow())
+    assert client.polls < 6
+
+
+def run_job(url: str, code: str, **options: Any) -> tuple[JobOutcome, list[str]]:
+    lines: list[str] = []
+    outcome = submit(
+        url,
+        [code],
+        working_dir=options.pop("working_dir", None),
+        env={"GREETING": "hello 'you'"},
+        on_line=lines.append,
+        on_status=lambda status: None,
+        entrypoint=(sys.executable, "-c"),
+        **options,
+    )
+    return outcome, lines
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """A head of its own, ended as one process group; other clusters on the machine stay."""
+    folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")
+    dashboard = free_port()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    options = {
+        "port": free_port(),
+        "dashboard-port": dashboard,
+        "ray-client-server-port": free_port(),
+        # Fixed by default: beside another head, jobs would find "no available agent".
+        "dashboard-agent-listen-port": free_port(),
+        "num-cpus": 1,
+        "temp-dir": folder,
+    }
+    process = subprocess.Popen(
+        [*command, *(f"--{name}={value}" for name, value in options.items())],
+        env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                jobs.cluster_versions(url)
+                break
+            except JobError:
+                assert process.poll() is None, "ray start ended"
+                assert time.monotonic() < deadline, "no dashboard within a minute"
+                time.sleep(0.5)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_job_returns_its_exit_code_and_each_line_once(head: str, tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("kept")
+    (tmp_path / "left.txt").write_text("left")
+    (tmp_path / ".rayignore").write_text("left.txt\n")
+    code = (
+        "import os, pathlib, sys; print(os.environ['GREETING']);"
+        "print(sorted(p.name for p in pathlib.Path().glob('*.txt'))); print('end', end='');"
+    )
+    outcome, lines = run_job(head, code + "sys.exit(0)", working_dir=tmp_path)
+    assert (outcome.status, outcome.exit_code) == ("SUCCEEDED", 0)
+    assert lines[-3:] == ["hello 'you'", "['kept.txt']", "end"]
+    outcome, lines = run_job(head, code + "sys.exit(3)", working_dir=tmp_path)
+    assert (outcome.status, outcome.exit_code) == ("FAILED", 3)
+    assert outcome.message == "Job entrypoint command failed with exit code 3"
+    assert lines[-1] == "end"
+
+
+@pytest.mark.slow
+def test_a_detached_job_goes_on_alone(head: str, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    outcome, lines = run_job(head, f"open({str(done)!r}, 'w')", detach=True)
+    assert (outcome.status, outcome.exit_code, lines) == ("PENDING", 0, [])
+    assert outcome.job_id in outcome.message
+    deadline = time.monotonic() + 30
+    while not done.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_following_and_not_the_job(head: str) -> None:
+    def interrupt(line: str) -> None:
+        if line == "working":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = submit(
+        head,
+        ["import time; print('working', flush=True); time.sleep(60)"],
+        working_dir=None,
+        env={},
+        on_line=interrupt,
+        on_status=lambda status: None,
+        entrypoint=(sys.executable, "-c"),
+    )
+    assert (outcome.status, outcome.exit_code) == ("RUNNING", 130)
+    assert f"no longer following job {outcome.job_id}, which goes on" in outcome.message
+    client = jobs._client(head)
+    assert client.get_job_status(outcome.job_id) == JobStatus.RUNNING
+    client.stop_job(outcome.job_id)

@@ -1,0 +1,21 @@
+"""A bundle with random weights."""
+
+from pathlib import Path
+
+import pytest
+
+from training.bundle import Bundle, save
+from training.config import DataConfig, ModelConfig, TrainConfig
+from training.model import build, tokenizer
+
+LENGTH = 64
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    config = TrainConfig(
+        recipe="smoke", data=DataConfig(max_length=LENGTH), model=ModelConfig(name="tiny")
+    )
+    model = build(config.model, 2, LENGTH)
+    path: Path = tmp_path_factory.mktemp("serving") / "bundle"
+    return save(path, model, tokenizer("tiny"), config, version="7", metrics={})
