@@ -55,6 +55,12 @@ class Session:
     """Of all nodes together."""
 
 
+def quiet() -> None:
+    """Set what keeps Ray quiet, before anything imports it."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def ray_session(
     *, address: str | None, cpus: int, on_message: Callable[[str], None] | None = None
@@ -68,8 +74,7 @@ def ray_session(
     Raises:
         SessionError: nobody answers there, or it runs another version of Ray or Python.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet()
     import ray
 
     say = on_message or logger.info

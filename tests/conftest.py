@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.session import quiet
+
 os.environ["MLFLOW_TRACKING_URI"] = ""
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
+quiet()
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +27,6 @@ def ray_session() -> Iterator[None]:
     """A local Ray with more logical CPUs than the machine may have."""
     import ray
 
-    from cluster.session import QUIET
-
-    os.environ.update(QUIET)
     ray.init(num_cpus=6, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

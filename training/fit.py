@@ -7,6 +7,7 @@ runs/<name>/tensorboard/
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -248,6 +249,8 @@ def train_run(
     """Train from where `run` stands to its end; returns the best checkpoint's directory."""
     config = run.config
     _room(config)
+    # A report, and the end of a run, wait for the controller's next look: two seconds by default.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     plan = Plan(
         mails.rows,
         config.batching.size,

@@ -9,7 +9,7 @@ import typer
 
 from cluster.console import Console
 from cluster.jobs import JobError
-from cluster.session import SessionError
+from cluster.session import SessionError, quiet
 from training.config import ConfigError
 from training.corpus import CorpusError
 from training.home import Home
@@ -51,6 +51,7 @@ def command(name: str, *, json_output: bool) -> Iterator[Console]:
 
     The exit code is 2 for a wrong call or input, 1 for a failure, 130 for Ctrl-C.
     """
+    quiet()
     home = Home.default()
     try:
         home.logs.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,49 @@
+# make quickstart   mail, training, test report, registry, server and three verdicts (KEEP=1: goes on serving)
+# make test         the tests            make test-slow   the slow ones
+# make lint         style and types      make lock       constraints.txt anew, from .venv
+SHELL := bash
+PYTHON ?= python3
+KEEP ?=
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: quickstart test test-slow lint lock clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: .venv/installed
+	@$(BIN)/mailray quickstart --port $(PORT) $(if $(KEEP),--keep)
+
+test: .venv/installed
+	@$(BIN)/pytest -q
+
+test-slow: .venv/installed
+	@$(BIN)/pytest -q -m "slow and not gpu and not containers"
+
+lint: .venv/installed
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+# One line that counts the seconds on a terminal, one line at the end elsewhere; the log on failure.
+# Compiling what is imported, when it is imported, spares the minute of compiling everything.
+.venv/installed: pyproject.toml constraints.txt
+	@start=$$SECONDS; log=.venv/install.log; mkdir -p .venv; \
+	{ $(PYTHON) -c 'import sys; sys.exit("mailray needs Python 3.11 to 3.13, this is " + sys.version.split()[0] if not (3, 11) <= sys.version_info < (3, 14) else 0)' \
+	&& $(PYTHON) -m venv .venv \
+	&& $(BIN)/pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'; } >$$log 2>&1 & \
+	job=$$!; \
+	while kill -0 $$job 2>/dev/null; do \
+	  [ -t 2 ] && printf '\r  environment  %d s' $$((SECONDS - start)) >&2; sleep 1; \
+	done; \
+	if wait $$job; then \
+	  [ -t 2 ] && printf '\r' >&2; echo "environment  .venv  $$((SECONDS - start)) s" >&2; touch $@; \
+	else \
+	  echo >&2; tail -n 5 $$log >&2; echo "the environment could not be made; the full log is $$log" >&2; exit 1; \
+	fi
+
+lock: .venv/installed
+	@{ echo "# Every version that the tests ran with; made by \`make lock\`."; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

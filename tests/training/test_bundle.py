@@ -1,0 +1,122 @@
+"""Bundles: the exact file set, the same scores after a round trip, clear refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.bundle import FILES, Bundle, BundleError, load, save
+from training.config import ConfigError, ModelConfig, TrainConfig, resolve
+from training.model import MailModel, build, tokenizer
+from training.scorer import Scorer, pad
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return resolve(recipe="smoke")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, config: TrainConfig) -> Bundle:
+    model = build(config.model, 2, 64)
+    return save(
+        tmp_path / "bundle", model, tokenizer("tiny"), config,
+        version="1", metrics={"test": {"accuracy": 0.5}},
+    )  # fmt: skip
+
+
+def test_a_bundle_is_exactly_its_files(bundle: Bundle) -> None:
+    assert {path.name for path in bundle.path.iterdir()} == FILES
+    assert [path.name for path in bundle.path.parent.glob(".*")] == []
+
+
+def test_a_bundle_scores_as_the_model_did(bundle: Bundle, config: TrainConfig) -> None:
+    loaded = load(bundle.path)
+    assert loaded == bundle
+    scorer = Scorer(loaded, "fp32")
+    tokens = scorer.tokens(["subject: a\n\nshort", "subject: b\n\n" + "a longer one " * 30])
+    assert max(map(len, tokens)) == 64  # truncated
+    ids, mask = pad(tokens)
+    with torch.inference_mode():
+        expected = torch.softmax(loaded.model()(ids, mask), 1).numpy()
+    np.testing.assert_allclose(scorer.score(tokens), expected, atol=1e-6)
+
+
+def test_saving_again_replaces_the_whole(bundle: Bundle, config: TrainConfig) -> None:
+    (bundle.path / "stray").write_text("x")
+    model = build(config.model, 2, 64)
+    save(bundle.path, model, tokenizer("tiny"), config, version="2", metrics={})
+    assert load(bundle.path).version == "2"
+    assert {path.name for path in bundle.path.iterdir()} == FILES
+
+
+def test_missing_files_are_named(bundle: Bundle) -> None:
+    (bundle.path / "model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"model\.safetensors missing"):
+        load(bundle.path)
+
+
+def test_truncated_weights_are_refused(bundle: Bundle) -> None:
+    weights = bundle.path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="damaged"):
+        load(bundle.path).model()
+
+
+def test_another_mail_text_is_refused(bundle: Bundle) -> None:
+    facts = json.loads((bundle.path / "bundle.json").read_text())
+    (bundle.path / "bundle.json").write_text(json.dumps(facts | {"mail_text_version": 99}))
+    with pytest.raises(BundleError, match="trained on mail text 99"):
+        load(bundle.path)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_padding_changes_no_score(pooling: str, head: str) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig.model_validate({"name": "tiny", "pooling": pooling, "head": head})
+    model = build(config, 2, 64).eval()
+    ids = torch.arange(10, 20).unsqueeze(0)
+    padded = torch.cat([ids, torch.zeros(1, 7, dtype=torch.int64)], 1)
+    mask = torch.tensor([[1] * 10 + [0] * 7])
+    with torch.inference_mode():
+        alone = model.probabilities(model(ids, None))
+        beside = model.probabilities(model(padded, mask))
+    assert alone.shape == (1, 2)
+    torch.testing.assert_close(alone, beside, atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone.sum(1), torch.ones(1))
+
+
+def test_freezing_leaves_the_upper_layers_trainable() -> None:
+    model = build(ModelConfig(name="tiny", freeze=2), 2, 64)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any(name.startswith("encoder.encoder.layer.1") for name in trained)
+    assert not any("embeddings" in name or "layer.0" in name for name in trained)
+    with pytest.raises(ConfigError, match="at most 2"):
+        build(ModelConfig(name="tiny", freeze=3), 2, 64)
+
+
+def test_a_model_directory_without_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="has no weights"):
+        build(ModelConfig(name=str(tmp_path)), 2, 64)
+
+
+def test_an_unreachable_model_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="neither a directory here nor given by the hub"):
+        build(ModelConfig(name="no-such-model-anywhere"), 2, 64)
+
+
+def test_the_losses_of_the_heads_agree() -> None:
+    """A sigmoid's cross-entropy on z is a softmax's on (0, z)."""
+    torch.manual_seed(0)
+    sigmoid = build(ModelConfig(name="tiny", head="sigmoid"), 2, 64)
+    softmax = build(ModelConfig(name="tiny"), 2, 64)
+    z = torch.randn(5, 1)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    two: MailModel = softmax
+    torch.testing.assert_close(
+        sigmoid.losses(z, labels), two.losses(torch.cat([torch.zeros(5, 1), z], 1), labels)
+    )

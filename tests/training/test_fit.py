@@ -1,0 +1,111 @@
+"""A whole run on made-up mails: trained by two workers, tested, registered, resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training import registry
+from training.bundle import load as load_bundle
+from training.config import ConfigError, TrainConfig, resolve
+from training.evaluation import evaluate
+from training.fit import Run, RunNameError, fit, load, new_run, train_run, unfinished_run
+from training.home import Home
+from training.progress import Message
+from training.sources import SourceError
+from training.stages import Quiet
+from training.tracking import client
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def here(home: Path) -> Home:
+    return Home(home)
+
+
+def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["optimizer.epochs=3"])
+    run = new_run(here, config, "first")
+    result = fit(run, here, Quiet())
+    metrics = result.bundle.metrics["test"]
+    assert metrics["mails"] == 26
+    assert metrics["accuracy"] > 0.8
+    assert (result.version, result.champion) == ("1", True)
+    assert Run.read(run.path).state == "done"
+
+    place = registry.resolve(here, "mailray-smoke@champion")
+    champion = load_bundle(place)
+    assert champion.version == "1"
+    scored = evaluate(champion, here, Quiet(), split="test", workers=1)
+    again = scored.report(champion.labels)
+    assert again["confusion"] == metrics["confusion"]
+    assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-2)
+
+    tracked = client(here).get_run(Run.read(run.path).tracked)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["optimizer.epochs"] == "3"
+    assert tracked.data.metrics["test_accuracy"] == metrics["accuracy"]
+    assert list((run.path / "tensorboard").iterdir())
+    with pytest.raises(RunNameError, match="run first is finished"):
+        unfinished_run(here, config, "first")
+    with pytest.raises(RunNameError, match="run first exists"):
+        new_run(here, config, "first")
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["optimizer.epochs=4", "scaling.workers=1"])
+    mails = load(config, here, Quiet())
+    run = Run(here.runs / "halved", config)
+    half = config.model_copy(
+        update={"optimizer": config.optimizer.model_copy(update={"epochs": 2})}
+    )
+    train_run(replace(run, config=half), mails, None)
+    heard: list[Message] = []
+    train_run(run, mails, heard.append)
+    epochs = [message["epoch"] for message in heard if message["kind"] == "epoch"]
+    assert epochs == [3, 4]
+
+
+def test_the_latest_unfinished_run_of_the_same_config_is_found(here: Home) -> None:
+    config = resolve(recipe="smoke")
+    with pytest.raises(RunNameError, match="no unfinished run"):
+        unfinished_run(here, config, None)
+    Run(here.runs / "a", config, "failed").write()
+    Run(here.runs / "b", resolve(recipe="smoke", overrides=["seed=1"])).write()
+    assert unfinished_run(here, config, None).path.name == "a"
+    with pytest.raises(RunNameError, match="another config"):
+        unfinished_run(here, config, "b")
+    with pytest.raises(RunNameError, match="no run c"):
+        unfinished_run(here, config, "c")
+
+
+def test_workers_on_every_cpu_are_refused(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["scaling.workers=6"])
+    mails = load(config, here, Quiet())
+    with pytest.raises(ConfigError, match="Ray Data need 7 CPUs, the cluster has 6"):
+        train_run(Run(here.runs / "x", config), mails, None)
+
+
+def test_a_source_too_small_to_split_is_refused(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["data.source=synthetic:4"])
+    with pytest.raises(SourceError, match="to split validation"):
+        load(config, here, Quiet())
+
+
+def test_unreadable_mails_are_counted_and_left_out(here: Home, tmp_path: Path) -> None:
+    for label in ("ham", "spam"):
+        (tmp_path / "mail" / label).mkdir(parents=True)
+        for number in range(20):
+            raw = f"Subject: {label} {number}\r\n\r\nhello".encode()
+            (tmp_path / "mail" / label / f"{number}.eml").write_bytes(raw)
+    (tmp_path / "mail" / "spam" / "empty.eml").write_bytes(b"")
+    (tmp_path / "mail" / "spam" / "photo.eml").write_bytes(b"\xff\xd8\xff\xe0JFIF")
+    config: TrainConfig = resolve(
+        recipe="smoke", overrides=[f"data.source={tmp_path / 'mail'}", "data.test=0.2"]
+    )
+    mails = load(config, here, Quiet())
+    assert (mails.cache.mails, mails.cache.unreadable) == (42, 2)
+    used = len(mails.rows.train) + len(mails.rows.validation) + len(mails.test)
+    assert used == 40
+    assert load(config, here, Quiet()).cache.reused

@@ -1,0 +1,131 @@
+"""The batch plan: each mail once, the same for every world size, anywhere resumed."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.batches import Batch, stream
+from training.plan import VALIDATE, Plan, Rows, epoch_plan, evaluation_plan, share
+from training.tokens import SCHEMA
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    mails=st.integers(1, 300),
+    size=st.integers(1, 20),
+    window=st.integers(1, 8),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+def test_every_mail_is_in_one_slice_of_an_epoch(
+    mails: int, size: int, window: int, world: int, seed: int
+) -> None:
+    lengths = np.random.default_rng(seed).integers(2, 99, mails).astype(np.int32)
+    plan = epoch_plan(np.arange(mails), lengths, size, window, seed, 0)
+    assert all(len(batch) <= size for batch in plan)
+    slices = [share(batch, lengths, rank, world) for batch in plan for rank in range(world)]
+    assert sorted(np.concatenate(slices).tolist()) == list(range(mails))
+    rows = Rows(np.arange(mails), np.arange(0), lengths, lengths)
+    assert Plan(rows, size, window, seed, 1).steps == len(plan)
+
+
+def test_slices_differ_by_one_mail_at_most() -> None:
+    lengths = np.arange(100, dtype=np.int32)
+    sizes = [len(share(np.arange(17), lengths, rank, 3)) for rank in range(3)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_epochs_and_seeds_differ_and_repeat() -> None:
+    lengths = np.ones(64, np.int32)
+    rows = np.arange(64)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(epoch_plan(rows, lengths, 8, 4, seed, epoch)).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+
+
+def test_batches_are_of_one_length_within_a_window() -> None:
+    lengths = np.random.default_rng(0).integers(1, 500, 512).astype(np.int32)
+    plan = epoch_plan(np.arange(512), lengths, 16, 32, 0, 0)
+    padded = sum(len(batch) * lengths[batch].max() for batch in plan)
+    assert padded < 1.05 * lengths.sum()
+
+
+def test_an_evaluation_covers_every_mail_over_any_world() -> None:
+    lengths = np.random.default_rng(0).integers(1, 500, 1001).astype(np.int32)
+    for world in (1, 2, 3):
+        parts = [
+            b
+            for rank in range(world)
+            for b in evaluation_plan(np.arange(1001), lengths, rank, world)
+        ]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(1001))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Forty mails in two files; mail n has n + 1 tokens, all of them n."""
+    for part in range(2):
+        numbers = range(part * 20, part * 20 + 20)
+        table = pa.table(
+            {
+                "id": [str(n) for n in numbers],
+                "label": ["ham"] * 20,
+                "group": ["g"] * 20,
+                "tokens": [[n] * (n + 1) for n in numbers],
+                "error": pa.nulls(20, pa.string()),
+            },
+            SCHEMA,
+        )
+        with pa.ipc.new_file(str(tmp_path / f"part-{part:05d}.arrow"), SCHEMA) as writer:
+            writer.write_table(table)
+    return tmp_path
+
+
+def _plan() -> Plan:
+    lengths = np.arange(1, 41, dtype=np.int32)
+    labels = (np.arange(40) % 2).astype(np.int32)
+    return Plan(Rows(np.arange(33), np.arange(33, 40), lengths, labels), 8, 2, 0, 2)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_stream_is_the_plan_with_the_tokens_of_its_mails(cache: Path) -> None:
+    plan = _plan()
+    batches = [list(stream(plan, cache, 0, rank, 2, 0, 0)) for rank in range(2)]
+    for epoch in range(2):
+        trained = [
+            b for of_rank in batches for b in of_rank if (b.epoch, b.step >= 0) == (epoch, True)
+        ]
+        tested = [
+            b for of_rank in batches for b in of_rank if (b.epoch, b.step) == (epoch, VALIDATE)
+        ]
+        assert sorted(np.concatenate([b.rows for b in trained]).tolist()) == list(range(33))
+        assert sorted(np.concatenate([b.rows for b in tested]).tolist()) == list(range(33, 40))
+    for batch in (b for of_rank in batches for b in of_rank):
+        _check_tokens(batch)
+    steps = [(b.epoch, b.step) for b in batches[0]]
+    assert steps == [(b.epoch, b.step) for b in batches[1]]  # no rank waits for another
+    assert any(len(b.rows) == 0 for b in batches[0] + batches[1])  # a batch of one mail, two ranks
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_stream_resumes_where_it_is_told(cache: Path) -> None:
+    plan = _plan()
+    whole = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, 0, 0, 1, 0, 0)]
+    rest = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, 0, 0, 1, 1, 2)]
+    assert rest == whole[whole.index(rest[0]) :]
+    assert rest[0][:2] == (1, 2)
+
+
+def _check_tokens(batch: Batch) -> None:
+    for at, row in enumerate(batch.rows.tolist()):
+        words = batch.ids[at] if batch.mask is None else batch.ids[at][batch.mask[at] == 1]
+        assert words.tolist() == [row] * (row + 1)
+        assert batch.labels[at] == row % 2
