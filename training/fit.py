@@ -6,15 +6,13 @@ runs/<name>/checkpoint_*  the best and the last checkpoint
 runs/<name>/tensorboard/
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -34,54 +32,16 @@ from training.loop import Job, train
 from training.model import build, tokenizer
 from training.plan import Plan, Rows
 from training.progress import Listener, Message
+from training.reader import Reader
+from training.run import Run
 from training.sources import SourceError, open_source
-from training.stages import Stage, Stages
+from training.stages import Stages
 from training.tokens import TokenCache, prepare
 from training.tracking import Tracker
-
-RUN_FILE = "run.json"
 
 
 class RunError(RuntimeError):
     """A run failed; the message has the cause and says what to do."""
-
-
-class RunNameError(ValueError):
-    """There is a run of that name already, or none that could be resumed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A training run: what `run.json` says, and its directory."""
-
-    path: Path
-    config: TrainConfig
-    state: Literal["running", "failed", "done"] = "running"
-    tracked: str | None = None
-    """Its run id in MLflow."""
-
-    def write(self) -> None:
-        """Put `run.json` in place as a whole."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "config": self.config.model_dump(mode="json"),
-            "state": self.state,
-            "tracked": self.tracked,
-        }
-        scratch = self.path / f".{RUN_FILE}"
-        scratch.write_text(json.dumps(facts, indent=2), "utf-8")
-        scratch.replace(self.path / RUN_FILE)
-
-    @classmethod
-    def read(cls, path: Path) -> "Run":
-        """The run in a directory."""
-        try:
-            facts = json.loads((path / RUN_FILE).read_text("utf-8"))
-            return cls(
-                path, TrainConfig.model_validate(facts["config"]), facts["state"], facts["tracked"]
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise RunNameError(f"{path} is no run that can be resumed: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,46 +80,6 @@ class Mails:
     """int64 [mails], rows of the cache"""
 
 
-def new_run(home: Home, config: TrainConfig, name: str | None) -> Run:
-    """A run that is not there yet.
-
-    Raises:
-        RunNameError: it is there.
-    """
-    path = home.runs / (name or f"{config.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    if path.exists():
-        raise RunNameError(
-            f"run {path.name} exists; continue it with --resume, or choose another --name"
-        )
-    return Run(path, config)
-
-
-def unfinished_run(home: Home, config: TrainConfig, name: str | None) -> Run:
-    """The run of that name, or the latest unfinished one with the same config.
-
-    Raises:
-        RunNameError: there is none, or it was started with another config.
-    """
-    if name is None:
-        found = [Run.read(file.parent) for file in home.runs.glob(f"*/{RUN_FILE}")]
-        open_runs = [run for run in found if run.state != "done" and run.config == config]
-        if not open_runs:
-            raise RunNameError(
-                "no unfinished run with this config is here; start one without --resume"
-            )
-        return max(open_runs, key=lambda run: (run.path / RUN_FILE).stat().st_mtime)
-    if not (home.runs / name).is_dir():
-        raise RunNameError(f"no run {name} in {home.runs}; start it without --resume")
-    run = Run.read(home.runs / name)
-    if run.state == "done":
-        raise RunNameError(f"run {name} is finished; choose another --name for a new one")
-    if run.config != config:
-        raise RunNameError(
-            f"run {name} was started with another config; resume it with the same one"
-        )
-    return run
-
-
 def fit(run: Run, home: Home, stages: Stages) -> Result:
     """Train, choose the best checkpoint, test it, and register it.
 
@@ -176,7 +96,7 @@ def fit(run: Run, home: Home, stages: Stages) -> Result:
     run.write()
     with _recorded(run, tracker):
         with stages.stage("training") as stage:
-            reader = Reader(stage, run.config, len(mails.rows.train), tracker.log)
+            reader = Reader(stage, stages.note, run.config, len(mails.rows.train), tracker.log)
             best = train_run(run, mails, reader)
             stage.update(reader.closing())
         return complete(run, mails, best, home, stages, tracker, began, reader.rate)
@@ -351,60 +271,3 @@ def _cause(error: TrainingFailedError) -> str:
         cause = inner
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"
-
-
-class Reader:
-    """Turns what the workers say into one line and into tracked numbers."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        config: TrainConfig,
-        mails: int,
-        log: Callable[[dict[str, Any], int], None],
-    ) -> None:
-        self.stage, self.log = stage, log
-        self.epochs = config.optimizer.epochs
-        self.total = mails * self.epochs
-        self.seen = 0
-        self.rate = 0.0
-        self.loss = float("nan")
-        self.best: Message = {}
-        self.logged = 0.0
-
-    def __call__(self, message: Message) -> None:
-        """Take one message of the board."""
-        self.seen = message["seen"]
-        facts = {key: value for key, value in message.items() if key not in ("kind", "seen")}
-        if message["kind"] == "epoch":
-            self.log(facts, self.seen)
-            if not self.best or message["val_loss"] < self.best["val_loss"]:
-                self.best = message
-            return
-        self.rate = message["mails_per_second"]
-        smooth = 0.9 if self.loss == self.loss else 0.0
-        self.loss = smooth * (self.loss if smooth else 0.0) + (1 - smooth) * message["loss"]
-        left = (self.total - self.seen) / self.rate
-        validated = f", validation F1 {self.best['val_f1']:.4f}" if self.best else ""
-        self.stage.update(
-            f"epoch {message['epoch'] + 1}/{self.epochs} step {message['step']}/{message['steps']} "
-            f"loss {self.loss:.3f} {self.rate:.0f} mails/s "
-            f"{message['tokens_per_second']:,.0f} tokens/s "
-            f"{left / 60:.0f} min left{validated}",
-            self.seen, self.total,
-        )  # fmt: skip
-        if (
-            now := time.monotonic()
-        ) - self.logged > 5:  # a database row for each of thousands of steps is too much
-            self.logged = now
-            self.log(facts, self.seen)
-
-    def closing(self) -> str:
-        """The line that stays."""
-        if not self.best:
-            return "nothing was left to train"
-        return (
-            f"best epoch {self.best['epoch']} of {self.epochs}: "
-            f"validation loss {self.best['val_loss']:.4f}, "
-            f"F1 {self.best['val_f1']:.4f}; {self.rate:.0f} mails/s"
-        )

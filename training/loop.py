@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ def train(job: Job) -> None:
         config, raw, model, optimizer, schedule, state, Poster(job.board if rank == 0 else None)
     )
 
+    if saved is not None:
+        worker.poster.result(kind="resumed", **asdict(state))
     flow = stream(plan, job.tokens, raw.filler, rank, world, state.epoch, state.step)
     if state.over:
         return

@@ -16,8 +16,9 @@ from ray import tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
 from training.config import TrainConfig, validate
-from training.fit import Mails, Result, Run, RunError, RunNameError, complete, load, train_run
+from training.fit import Mails, Result, RunError, complete, load, train_run
 from training.home import Home
+from training.run import Run, RunNameError
 from training.stages import Stage, Stages
 from training.tracking import Tracker
 from tuning.config import Axis, StudyConfig

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cluster.commands.frame import Json, command
 from cluster.commands.serving import served, wait
-from cluster.commands.training import cpus, fetched, report, trained
+from cluster.commands.training import cpus, fetched, named_run, report, trained
 from cluster.session import ray_session
 from training.config import resolve
 
@@ -38,7 +38,7 @@ def quickstart(
         place = fetched(console)
         config = resolve(recipe="spam-minilm")
         with ray_session(address=None, cpus=cpus(config)):
-            result = trained(console, config, None, resume=False)
+            result = trained(console, named_run(config, None, resume=False))
             serve = ServeConfig(model=str(result.bundle.path), port=port, cpus=2)
             with served(console, serve, None) as url:
                 answers = {

@@ -1,7 +1,7 @@
 """`mailray data fetch`, `mailray train`, `mailray evaluate`, `mailray tune`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -14,6 +14,10 @@ from cluster.session import ray_session
 from training import corpus
 from training.config import ConfigError, TrainConfig, resolve
 from training.home import Home
+
+if TYPE_CHECKING:
+    from training.fit import Result
+    from training.run import Run
 
 data = typer.Typer(no_args_is_help=True, help="Get mail to train on.")
 
@@ -75,8 +79,9 @@ def train(
         config = resolve(recipe=recipe, file=config_file, overrides=overrides or [])
         if print_config:
             return console.result(_yaml(config), config.model_dump(mode="json"))
+        run = named_run(config, name, resume=resume)
         with ray_session(address=address, cpus=cpus(config)):
-            result = trained(console, config, name, resume=resume)
+            result = trained(console, run)
         console.result(
             Group(
                 report(result.bundle.metrics["test"], config.data.labels, "test mails"),
@@ -91,14 +96,20 @@ def cpus(config: TrainConfig) -> int:
     return config.scaling.workers * config.scaling.cpus + 2
 
 
-def trained(console: Console, config: TrainConfig, name: str | None, *, resume: bool) -> Any:
-    """The result of a run, new or gone on with."""
-    from training.fit import fit, new_run, unfinished_run
+def named_run(config: TrainConfig, name: str | None, *, resume: bool) -> "Run":
+    """A run, new or to be gone on with; nothing is written yet."""
+    from training.run import new_run, unfinished_run
 
-    home = Home.default()
-    run = unfinished_run(home, config, name) if resume else new_run(home, config, name)
+    find = unfinished_run if resume else new_run
+    return find(Home.default(), config, name)
+
+
+def trained(console: Console, run: "Run") -> "Result":
+    """What a run gives."""
+    from training.fit import fit
+
     console.note(f"run {run.path.name}: {run.path}")
-    return fit(run, home, console)
+    return fit(run, Home.default(), console)
 
 
 def evaluate(

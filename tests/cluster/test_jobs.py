@@ -2,14 +2,10 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,56 +147,6 @@ def run_job(url: str, code: str, **options: Any) -> tuple[JobOutcome, list[str]]
         **options,
     )
     return outcome, lines
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """A head of its own, ended as one process group; other clusters on the machine stay."""
-    folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")
-    dashboard = free_port()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-    options = {
-        "port": free_port(),
-        "dashboard-port": dashboard,
-        "ray-client-server-port": free_port(),
-        # Fixed by default: beside another head, jobs would find "no available agent".
-        "dashboard-agent-listen-port": free_port(),
-        "num-cpus": 1,
-        "temp-dir": folder,
-    }
-    process = subprocess.Popen(
-        [*command, *(f"--{name}={value}" for name, value in options.items())],
-        env=environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{dashboard}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                jobs.cluster_versions(url)
-                break
-            except JobError:
-                assert process.poll() is None, "ray start ended"
-                assert time.monotonic() < deadline, "no dashboard within a minute"
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow

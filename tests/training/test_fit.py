@@ -9,9 +9,10 @@ from training import registry
 from training.bundle import load as load_bundle
 from training.config import ConfigError, TrainConfig, resolve
 from training.evaluation import evaluate
-from training.fit import Run, RunNameError, fit, load, new_run, train_run, unfinished_run
+from training.fit import fit, load, train_run
 from training.home import Home
 from training.progress import Message
+from training.run import Run, RunNameError, new_run, unfinished_run
 from training.sources import SourceError
 from training.stages import Quiet
 from training.tracking import client

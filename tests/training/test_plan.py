@@ -44,7 +44,8 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     rows = np.arange(64)
 
     def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(epoch_plan(rows, lengths, 8, 4, seed, epoch)).tolist()
+        batches = epoch_plan(rows, lengths, 8, 4, seed, epoch)
+        return [int(row) for row in np.concatenate(batches)]
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)

@@ -1,0 +1,50 @@
+"""The command line as a user has it: a process, its two streams, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "cluster.main"]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its one object."""
+        return json.loads(self.out)
+
+
+Mailray = Callable[..., Said]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Of a command with a home of its own, and no Ray but its own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return kept | {"MAILRAY_HOME": str(home), "HF_HUB_OFFLINE": "1", "MLFLOW_TRACKING_URI": ""}
+
+
+def run(home: Path, *words: str, timeout: float = 240) -> Said:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*COMMAND, *words],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Said(done.returncode, done.stdout, done.stderr)

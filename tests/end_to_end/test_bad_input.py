@@ -1,0 +1,98 @@
+"""Whatever is wrong with the input: one clear line or a verdict, the right code, nothing left."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.terminal import Mailray
+from training.bundle import save
+from training.config import ModelConfig, TrainConfig
+from training.model import build, tokenizer
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("bundle") / "b"
+    config = TrainConfig(model=ModelConfig(name="tiny"))
+    save(path, build(config.model, 2, 512), tokenizer("tiny"), config, version="1", metrics={})
+    return path
+
+
+def test_mails_that_are_none_are_named_and_the_others_judged(
+    mailray: Mailray, bundle: Path, tmp_path: Path
+) -> None:
+    files = {
+        "empty.eml": b"",
+        "huge.eml": b"Subject: x\r\n\r\n" + b"spam and eggs " * 3_000_000,
+        "photo.jpg": b"\xff\xd8\xff\xe0\x00\x10JFIF" + os.urandom(1000),
+        "base64.eml": b"Subject: x\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8*?!",
+        "bodyless.eml": b"Subject: only this\r\n",
+    }
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    paths = [str(tmp_path / name) for name in files]
+    said = mailray("classify", *paths, str(tmp_path / "none"), "--model", str(bundle), "--json")
+    assert said.code == 2
+    assert "Traceback" not in said.err
+    answers = {Path(answer["file"]).name: answer for answer in said.json["mails"]}
+    assert "empty" in answers["empty.eml"]["error"]
+    assert "the limit is" in answers["huge.eml"]["error"]
+    assert "JPEG" in answers["photo.jpg"]["error"]
+    assert "No such file" in answers["none"]["error"]
+    assert {answers["base64.eml"]["label"], answers["bodyless.eml"]["label"]} <= {"ham", "spam"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said_lines"),
+    [
+        (
+            ["train", "optimizer.lr=-1", "data.max_lenght=9", "scaling.workers=0"],
+            ["optimizer.lr", "did you mean max_length", "scaling.workers"],
+        ),
+        (["train", "--recipe", "spam"], ["no recipe 'spam'"]),
+        (["train", "--config", "nowhere.yaml"], ["nowhere.yaml: No such file"]),
+        (["train", "--resume", "--name", "x"], ["no run x"]),
+        (["tune", "trials=0"], ["trials: input should be greater"]),
+        (["evaluate", "--split", "half"], ["--split: one of train, validation, test, all"]),
+        (["evaluate", "--model", "no/such"], ["no/such: neither a bundle directory nor NAME"]),
+        (["classify", "README.md", "--model", "absent"], ["no model absent is registered"]),
+        (["serve", "--model", "absent"], ["no model absent is registered"]),
+        (["data", "fetch", "enron"], ["no corpus 'enron'"]),
+        (["submit", "--", "dance"], ["a job is one of train, tune"]),
+    ],
+    ids=lambda value: "-".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_a_wrong_call_has_code_2_and_a_line_for_each_fault(
+    mailray: Mailray, home: Path, words: list[str], said_lines: list[str]
+) -> None:
+    said = mailray(*words, timeout=60)
+    assert said.code == 2, said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("mailray: ")]
+    assert len(lines) == len(said_lines)
+    assert all(any(part in line for line in lines) for part in said_lines), said.err
+    assert said.out == ""
+    assert not (home / "runs").exists()
+
+
+def test_a_csv_without_labels_and_a_model_without_weights_start_nothing(
+    mailray: Mailray, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "m.csv").write_text("subject,body\nhi,there\n")
+    said = mailray("train", "--recipe", "smoke", f"data.source={tmp_path / 'm.csv'}")
+    assert said.code == 2
+    assert "needs the column label" in said.err
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
+    said = mailray("train", "--recipe", "smoke", f"model.name={tmp_path / 'model'}")
+    assert said.code == 2
+    assert "has no weights" in said.err
+    assert "Traceback" not in said.err
+    assert not (home / "runs").exists()
+
+
+def test_a_home_that_cannot_be_written_is_named(mailray: Mailray, home: Path) -> None:
+    home.write_text("a file, not a directory")
+    said = mailray("doctor", timeout=60)
+    assert said.code == 1
+    assert "set MAILRAY_HOME" in said.err
