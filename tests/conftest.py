@@ -78,12 +78,8 @@ def head() -> Iterator[str]:
                 time.sleep(0.5)
         yield url
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)  # asked politely, it takes half a minute
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

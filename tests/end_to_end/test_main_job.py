@@ -59,6 +59,7 @@ def _server(home: Path, *words: str) -> Iterator[str]:
         yield json.loads(process.stdout.readline())["url"]
     finally:
         process.send_signal(signal.SIGINT)
+        process.stdout.close()
         assert process.wait(60) == 0
 
 
