@@ -71,8 +71,8 @@ class ModelConfig(Section):
     """Cross-entropy over the labels, or one logit with binary cross-entropy (two labels)."""
     dropout: Fraction = 0.1
     """Of the hidden layers and before the head."""
-    attention_dropout: Fraction = 0.0
-    """On a CPU, anything above 0 leaves PyTorch's fused attention: five times slower."""
+    attention_dropout: Fraction | None = None
+    """None is the model's own on a GPU and 0 on a CPU, where any leaves the fused kernel: slow."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """The attention kernel; on CPUs without AMX `eager` is the faster up to 128 tokens."""
     freeze: int = Field(default=0, ge=0)

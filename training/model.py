@@ -94,10 +94,11 @@ def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
         ConfigError: there are no such weights, or they cannot read `max_length` tokens.
     """
     shape = HeadShape(labels, config.pooling, config.head, config.dropout)
-    kwargs: dict[str, Any] = {
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
-    }
+    kwargs: dict[str, Any] = {"hidden_dropout_prob": config.dropout}
+    if config.attention_dropout is not None:
+        kwargs["attention_probs_dropout_prob"] = config.attention_dropout
+    elif not torch.cuda.is_available():
+        kwargs["attention_probs_dropout_prob"] = 0.0
     if config.name == TINY:
         settings = BertConfig(
             hidden_size=32,

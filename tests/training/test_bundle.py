@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,14 @@ def test_freezing_leaves_the_upper_layers_trainable() -> None:
     assert not any("embeddings" in name or "layer.0" in name for name in trained)
     with pytest.raises(ConfigError, match="at most 2"):
         build(ModelConfig(name="tiny", freeze=3), 2, 64)
+
+
+def test_attention_dropout_is_off_on_a_cpu_unless_asked_for() -> None:
+    plain: Any = build(ModelConfig(name="tiny"), 2, 64).encoder
+    asked: Any = build(ModelConfig(name="tiny", attention_dropout=0.1), 2, 64).encoder
+    on_gpu = torch.cuda.is_available()
+    assert plain.config.attention_probs_dropout_prob == (0.1 if on_gpu else 0.0)
+    assert asked.config.attention_probs_dropout_prob == 0.1
 
 
 def test_a_model_directory_without_weights_is_refused(tmp_path: Path) -> None:

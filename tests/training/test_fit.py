@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
 from training import registry
 from training.bundle import load as load_bundle
@@ -11,6 +13,7 @@ from training.config import ConfigError, TrainConfig, resolve
 from training.evaluation import evaluate
 from training.fit import fit, load, train_run
 from training.home import Home
+from training.model import tokenizer
 from training.progress import Message
 from training.run import Run, RunNameError, new_run, unfinished_run
 from training.sources import SourceError
@@ -79,6 +82,24 @@ def test_the_latest_unfinished_run_of_the_same_config_is_found(here: Home) -> No
         unfinished_run(here, config, "b")
     with pytest.raises(RunNameError, match="no run c"):
         unfinished_run(here, config, "c")
+
+
+def test_the_classic_recipe_trains_from_a_model_directory(here: Home, tmp_path: Path) -> None:
+    """As it stands but for the size: one layer with a sigmoid on the pooled output of a BERT."""
+    place = tmp_path / "bert"
+    settings = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(settings).save_pretrained(place)
+    tokenizer("tiny").save(str(place / "tokenizer.json"))
+    config = resolve(
+        recipe="spam-bert",
+        overrides=[f"model.name={place}", "data.source=synthetic:80", "optimizer.epochs=1"],
+    )
+    result = fit(new_run(here, config, "bert"), here, Quiet())
+    assert result.bundle.head.kind == "sigmoid"
+    assert "head.weight" in load_file(result.bundle.path / "model.safetensors")
+    assert result.bundle.model().head.out_features == 1
 
 
 def test_workers_on_every_cpu_are_refused(here: Home) -> None:
