@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import quickstart, remote, serving, training
+from cluster.commands import data, quickstart, remote, serving, training
 
 app = typer.Typer(
     name="mailray",
@@ -14,7 +14,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(training.data, name="data")
+app.add_typer(data.app, name="data")
 for command in (
     training.train,
     training.evaluate,

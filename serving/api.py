@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from serving import payload
 from serving.classifier import ModelInfo, Verdict
 from serving.errors import ApiError, answers, install
+from training.mail import text_options
 
 _ASIDE_BYTES: Final = 64 * 1024
 """Bodies above this are parsed in a thread; for the others the hop costs more than it saves."""
@@ -61,6 +62,7 @@ class Model(BaseModel):
     version: str
     labels: list[str]
     mail_text_version: int
+    extras: list[str]
     max_length: int
     precision: Literal["bf16", "fp32"]
 
@@ -100,6 +102,7 @@ def build_api(engine: Engine, *, max_in_flight: int, max_body_bytes: int) -> Fas
     )
     install(app)
     permits = Permits(max_in_flight)
+    options = text_options(engine.model.extras)
 
     def require_ready() -> None:
         if not engine.ready:
@@ -111,9 +114,9 @@ def build_api(engine: Engine, *, max_in_flight: int, max_body_bytes: int) -> Fas
         with permits.one():
             body = await payload.read(request, max_body_bytes)
             if len(body) > _ASIDE_BYTES:
-                text = await asyncio.to_thread(payload.text, media, body)
+                text = await asyncio.to_thread(payload.text, media, body, options)
             else:
-                text = payload.text(media, body)
+                text = payload.text(media, body, options)
             require_ready()  # it may have closed while the body came in
             verdict = await engine.classify(text)
         given = request.headers.get("x-request-id", "")[:_MAX_ID_CHARS]

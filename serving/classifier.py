@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from training.bundle import load
-from training.mail import Mail, mail_text, render
+from training.mail import Mail, mail_text, render, text_options
 from training.scorer import Precision, Scorer
 
 
@@ -36,6 +36,8 @@ class ModelInfo:
     version: str
     labels: tuple[str, ...]
     mail_text_version: int
+    extras: tuple[str, ...]
+    """What the mail text has beyond the default."""
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
     precision: Literal["bf16", "fp32"]
@@ -69,18 +71,23 @@ class Classifier:
             version=bundle.version,
             labels=bundle.labels,
             mail_text_version=bundle.mail_text_version,
+            extras=bundle.extras,
             max_length=bundle.max_length,
             precision=self._scorer.precision,
         )
+
+    def text(self, raw: bytes) -> str:
+        """The text of an RFC 5322 message as this model reads it; raises MailError."""
+        return mail_text(raw, text_options(self._scorer.bundle.extras))
 
     def classify_raw(self, raws: Sequence[bytes]) -> list[Verdict]:
         """The verdict on each RFC 5322 message, in the order given.
 
         Raises:
             MailError: one of them is no mail; nothing has been scored then. A caller whose other
-                mails must not suffer makes the texts itself, with `training.mail.mail_text`.
+                mails must not suffer makes the texts itself, with `text`.
         """
-        return self.classify_texts([mail_text(raw) for raw in raws])
+        return self.classify_texts([self.text(raw) for raw in raws])
 
     def classify_mails(self, mails: Sequence[Mail]) -> list[Verdict]:
         """The verdict on each mail whose parts are known, in the order given."""

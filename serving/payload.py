@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.requests import Request
 
 from serving.errors import ApiError
-from training.mail import Mail, MailError, mail_text, render
+from training.mail import Mail, MailError, MailTextOptions, mail_text, render
 
 JSON: Final = "application/json"
 RFC822: Final = "message/rfc822"
@@ -86,15 +86,15 @@ async def read(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def text(media: str, body: bytes) -> str:
-    """The mail text of a body of type `media`.
+def text(media: str, body: bytes, options: MailTextOptions) -> str:
+    """The mail text, with `options`, of a body of type `media`.
 
     Raises:
         ApiError: it is malformed, has wrong fields, or is no mail.
     """
     content = _from_json(body) if media == JSON else body
     try:
-        return mail_text(content) if isinstance(content, bytes) else render(content)
+        return mail_text(content, options) if isinstance(content, bytes) else render(content)
     except MailError as error:
         raise ApiError("not_a_mail", str(error)) from error
 

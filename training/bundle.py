@@ -27,7 +27,7 @@ from training.config import TrainConfig
 from training.mail import MAIL_TEXT_VERSION
 from training.model import HeadShape, MailModel, rebuild
 
-FORMAT = 1
+FORMAT = 2
 FILES = frozenset(
     [
         "bundle.json",
@@ -53,7 +53,11 @@ class Bundle:
     version: str
     labels: tuple[str, ...]
     max_length: int
+    keep_head: float
+    """The share of a longer mail's tokens that come from its beginning."""
     mail_text_version: int
+    extras: tuple[str, ...]
+    """What the mail text has beyond the default."""
     head: HeadShape
     metrics: dict[str, Any] = field(default_factory=dict)
     """`validation` and `test`, each as `training.metrics.report` gives it."""
@@ -73,9 +77,9 @@ class Bundle:
         return model.eval()
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, truncating to `max_length`, without padding."""
+        """The tokenizer, with neither padding nor truncation."""
         tokenizer = Tokenizer.from_file(str(self.path / "tokenizer.json"))
-        tokenizer.enable_truncation(self.max_length)
+        tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
@@ -99,7 +103,9 @@ def load(path: Path) -> Bundle:
             version=facts["version"],
             labels=tuple(facts["labels"]),
             max_length=facts["max_length"],
+            keep_head=facts["keep_head"],
             mail_text_version=facts["mail_text_version"],
+            extras=tuple(facts["extras"]),
             head=HeadShape(**facts["head"]),
             metrics=facts["metrics"],
         )
@@ -138,7 +144,9 @@ def save(
         version=version,
         labels=config.data.labels,
         max_length=config.data.max_length,
+        keep_head=config.data.keep_head,
         mail_text_version=MAIL_TEXT_VERSION,
+        extras=config.data.extras,
         head=model.shape,
         metrics=metrics,
     )
@@ -165,7 +173,7 @@ def _card(bundle: Bundle, config: TrainConfig) -> str:
             f"Classifies e-mail as {' or '.join(bundle.labels)}. Fine-tuned by mailray, recipe "
             f"`{config.recipe}`, from `{config.model.name}` on `{config.data.source}`.",
             "",
-            f"It reads the first {bundle.max_length} tokens of mail text version "
+            f"It reads {bundle.max_length} tokens of mail text version "
             f"{bundle.mail_text_version}; `config.yaml` has every setting.",
             "",
             "| split | metric | value |",

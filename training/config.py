@@ -18,6 +18,8 @@ RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "spam-minilm"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Extra = Literal["received", "date", "list_footer", "subject_tags"]
 
 
 class ConfigError(ValueError):
@@ -39,6 +41,12 @@ class DataConfig(Section):
     """The label names; the last is the positive class of precision, recall and ROC AUC."""
     max_length: int = Field(default=512, ge=8, le=8192)
     """Tokens of a mail that the model reads, special tokens included."""
+    extras: tuple[Extra, ...] = ()
+    """What of a mail is read besides: it often tells an archive rather than spam."""
+    keep_head: Share = 0.75
+    """The share of `max_length` that the beginning of a longer mail gets; its end has the rest."""
+    split: Literal["hash", "time"] = "hash"
+    """`time` tests on the latest mails; named splits of the data itself win over both."""
     validation: Fraction = 0.1
     """The share of mails that chooses the best checkpoint."""
     test: Fraction = 0.1

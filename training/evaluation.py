@@ -13,14 +13,15 @@ import pyarrow.parquet
 import ray
 import ray.data
 
-from training import metrics, splits
+from training import metrics
 from training.bundle import Bundle, load
-from training.config import DataConfig, TrainConfig, read_yaml, validate
+from training.config import TrainConfig, read_yaml, validate
 from training.home import Home
+from training.mails import survey
 from training.scorer import Precision, Scorer
-from training.sources import SourceError, open_source
+from training.sources import SourceError
 from training.stages import Stages
-from training.tokens import TokenCache, prepare
+from training.tokens import TokenCache
 
 _BLOCK = 256
 """Mails of one scoring task."""
@@ -60,39 +61,17 @@ def evaluate(
     """
     config = validate(TrainConfig, read_yaml(bundle.path / "config.yaml"))
     data = config.data if source is None else config.data.model_copy(update={"source": source})
-    with stages.stage("tokens") as stage:
-        opened = open_source(data.source, bundle.labels, home.corpora)
-        cache = prepare(
-            opened, _plain_tokenizer(bundle), bundle.max_length, home.tokens,
-            lambda done, total: stage.update(f"{done:,} mails", done, total),
-        )  # fmt: skip
-        stage.update(f"{cache.mails:,} mails, {cache.unreadable:,} unreadable")
-    table = cache.table()
-    rows = readable(table)
-    if source is None and split != "all":
-        rows = rows[split_of(table, data)[rows] == splits.SPLITS.index(split)]
+    mails, _ = survey(data, bundle.tokenizer(), home, stages)
+    rows = mails.on(split if source is None else "all")
     if not len(rows):
         raise SourceError(f"{data.source} has no readable mail in split {split}")
     with stages.stage("evaluation") as stage:
         scored = score(
-            bundle.path, cache, rows, bundle.labels, precision, workers,
+            bundle.path, mails.cache, rows, bundle.labels, precision, workers,
             lambda done: stage.update(f"{done:,} mails", done, len(rows)),
         )  # fmt: skip
         stage.update(f"{len(rows):,} mails")
     return scored
-
-
-def readable(table: pa.Table) -> np.ndarray:
-    """The rows of a token table that have tokens, int64."""
-    return np.flatnonzero(table["error"].is_null().to_numpy())
-
-
-def split_of(table: pa.Table, data: DataConfig) -> np.ndarray:
-    """The split of every row, an index into SPLITS."""
-    return splits.assign(
-        table["id"].to_pylist(), table["group"].to_pylist(),
-        validation=data.validation, test=data.test, seed=data.seed,
-    )  # fmt: skip
 
 
 def score(
@@ -156,9 +135,3 @@ def write_predictions(scored: Scored, labels: tuple[str, ...], file: Path) -> No
     scratch = file.with_name(f".{file.name}.part")
     pyarrow.parquet.write_table(pa.table(columns), scratch)
     scratch.replace(file)
-
-
-def _plain_tokenizer(bundle: Bundle) -> Any:
-    tokenizer = bundle.tokenizer()
-    tokenizer.no_truncation()
-    return tokenizer

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -23,20 +22,19 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from safetensors.torch import load_file
 
 from training import bundle as bundles
-from training import registry, splits
+from training import registry
 from training.bundle import Bundle
 from training.config import ConfigError, TrainConfig
-from training.evaluation import readable, score, split_of
+from training.evaluation import score
 from training.home import Home
 from training.loop import Job, train
+from training.mails import Mails, load
 from training.model import build, tokenizer
-from training.plan import Plan, Rows
+from training.plan import Plan
 from training.progress import Listener, Message
-from training.reader import Reader
 from training.run import Run
-from training.sources import SourceError, open_source
 from training.stages import Stages
-from training.tokens import TokenCache, prepare
+from training.status import Status
 from training.tracking import Tracker
 
 
@@ -70,16 +68,6 @@ class Result:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Mails:
-    """The mails of a run: their tokens, and who trains, validates and tests."""
-
-    cache: TokenCache
-    rows: Rows
-    test: np.ndarray
-    """int64 [mails], rows of the cache"""
-
-
 def fit(run: Run, home: Home, stages: Stages) -> Result:
     """Train, choose the best checkpoint, test it, and register it.
 
@@ -90,16 +78,16 @@ def fit(run: Run, home: Home, stages: Stages) -> Result:
         RunError: training failed; the message has the cause.
     """
     began = time.monotonic()
-    mails = load(run.config, home, stages)
+    mails = load(run.config.data, tokenizer(run.config.model.name), home, stages)
     tracker = Tracker(home, run.config, run.path.name, run.path / "tensorboard", run.tracked)
     run = replace(run, tracked=tracker.run_id, state="running")
     run.write()
     with _recorded(run, tracker):
         with stages.stage("training") as stage:
-            reader = Reader(stage, stages.note, run.config, len(mails.rows.train), tracker.log)
-            best = train_run(run, mails, reader)
-            stage.update(reader.closing())
-        return complete(run, mails, best, home, stages, tracker, began, reader.rate)
+            status = Status(stage, stages.note, run.config, len(mails.on("train")), tracker.log)
+            best = train_run(run, mails, status)
+            stage.update(status.closing())
+        return complete(run, mails, best, home, stages, tracker, began, status.rate)
 
 
 @contextmanager
@@ -135,34 +123,6 @@ def complete(
     return Result(run.path.name, made, made.name, version, champion, rate, seconds)
 
 
-def load(config: TrainConfig, home: Home, stages: Stages) -> Mails:
-    """The mails of a config: read, tokenized unless they are cached, and split."""
-    data = config.data
-    with stages.stage("tokens") as stage:
-        source = open_source(data.source, data.labels, home.corpora)
-        cache = prepare(
-            source, tokenizer(config.model.name), data.max_length, home.tokens,
-            lambda done, total: stage.update(f"{done:,} of {total:,} mails", done, total),
-        )  # fmt: skip
-        reused = ", from the cache" if cache.reused else ""
-        stage.update(f"{cache.mails:,} mails, {cache.unreadable:,} unreadable{reused}")
-    table = cache.table()
-    usable = readable(table)
-    split = split_of(table, data)[usable]
-    names = table["label"].to_pylist()
-    labels = np.asarray([data.labels.index(name) for name in names], np.int32)
-    lengths = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy().astype(np.int32)
-    train_rows, validation, test = (usable[split == splits.SPLITS.index(s)] for s in splits.SPLITS)
-    for name, rows in (("train", train_rows), ("validation", validation), ("test", test)):
-        absent = [label for i, label in enumerate(data.labels) if not (labels[rows] == i).any()]
-        if absent:
-            raise SourceError(
-                f"data.source: {data.source} gives no {' and no '.join(absent)} to split {name} "
-                f"({len(rows)} mails); more mails, or another share in data.{name}, are needed"
-            )
-    return Mails(cache, Rows(train_rows, validation, lengths, labels), test)
-
-
 def train_run(
     run: Run, mails: Mails, on_message: Callable[[Message], None] | None, **extra: Any
 ) -> Path:
@@ -172,7 +132,7 @@ def train_run(
     # A report, and the end of a run, wait for the controller's next look: two seconds by default.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
     plan = Plan(
-        mails.rows,
+        mails.rows(),
         config.batching.size,
         config.batching.window,
         config.seed,
@@ -222,13 +182,13 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     bundles.save(place, model, words, config, version=run.path.name, metrics={})
     metrics = {}
     with stages.stage("evaluation") as stage:
-        both = np.concatenate([mails.rows.validation, mails.test])
+        both = np.concatenate([mails.on("validation"), mails.on("test")])
         scored = score(
             place, mails.cache, both, config.data.labels,
             config.scaling.precision, config.scaling.workers,
             lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
         )  # fmt: skip
-        cut = len(mails.rows.validation)
+        cut = len(mails.on("validation"))
         for name, part in (("validation", slice(None, cut)), ("test", slice(cut, None))):
             scored_part = replace(
                 scored, ids=scored.ids[part], truth=scored.truth[part], scores=scored.scores[part]
@@ -236,7 +196,7 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
             metrics[name] = scored_part.report(config.data.labels)
         test = metrics["test"]
         stage.update(
-            f"{len(mails.test):,} test mails: accuracy {test['accuracy']:.4f}, "
+            f"{len(mails.on('test')):,} test mails: accuracy {test['accuracy']:.4f}, "
             f"ROC AUC {test['roc_auc']:.4f}"
         )
     return bundles.save(place, model, words, config, version=run.path.name, metrics=metrics)

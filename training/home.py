@@ -2,7 +2,7 @@
 
 corpora/   fetched mail          tokens/   token caches        runs/     checkpoints, bundles
 models/    models out of the registry      mlflow.db, artifacts/          tracker and registry
-logs/      one file for each command
+splits/    the side of each mail           logs/          one file for each command
 """
 
 import os
@@ -30,6 +30,11 @@ class Home:
     def tokens(self) -> Path:
         """Token caches."""
         return self.root / "tokens"
+
+    @property
+    def splits(self) -> Path:
+        """Which side each mail was dealt, a ledger for each way to split a source."""
+        return self.root / "splits"
 
     @property
     def runs(self) -> Path:

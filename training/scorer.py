@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from training.bundle import Bundle
+from training.tokenizing import encode
 
 Precision = Literal["auto", "bf16", "fp32"]
 BATCH_TOKENS = 8_192
@@ -35,7 +36,8 @@ class Scorer:
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_length`."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        bundle = self.bundle
+        return encode(self.tokenizer, texts, bundle.max_length, bundle.keep_head)
 
     def score(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         """Probabilities, float32 [mails, labels], in the order given.

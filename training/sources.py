@@ -1,41 +1,54 @@
-"""Sources: where mail comes from. Every source gives the same rows, in parts.
+"""Sources: where mail comes from. Every source gives the same rows, in pieces that tasks read.
 
-A row is id, label, group, and one of path (a file to read), raw (a message) or text (fields
-already put together as mail text).
+Opening a source lists it and never reads a mail, so a driver holds a path for each at most:
+
+    spamassassin    synthetic:N    hf:NAME[:CONFIG]    hf:/saved/dataset
+    folder          a sub-folder for each label, of raw files or Maildirs; or tables in parts
+    full/index      lines such as `spam ../data/inmail.1` (or any file *.index)
+    mails.jsonl     also .ndjson, .csv, .tsv, .parquet
+    spam=a.mbox,ham=b       mbox files, Maildirs and folders, each with its label
+
+Wherever a path can stand, a URI (s3://, gs://, hdfs://) can as well.
 """
 
 import hashlib
-import json
+import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 
-from training import corpus, synthetic
-from training.mail import Mail, render
-
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("group", pa.string()),
-        ("path", pa.string()),
-        ("raw", pa.binary()),
-        ("text", pa.string()),
-    ]
+from training import corpus
+from training.readers.files import open_mbox
+from training.readers.huggingface import is_path, open_hf
+from training.readers.piece import (
+    READ_BYTES,
+    READ_MAILS,
+    SCHEMA,
+    Piece,
+    ReaderName,
+    SourceError,
+    printable,
+    reason,
+    some,
 )
-PART = 1_024
-"""Mails of a part: one task of the job that makes the tokens."""
+from training.readers.place import Facts, absolute, base_name, file_fingerprint, parent, place_of
+from training.readers.tabular import SUFFIXES, open_table
 
-Row = dict[str, Any]
+__all__ = ["READ_MAILS", "SCHEMA", "Piece", "Source", "SourceError", "open_source"]
 
+READERS_VERSION: Final = 1
+"""Raise it with every change of the readers that gives other rows for the same files."""
 
-class SourceError(ValueError):
-    """A source cannot be read; the message says what is wrong, where, and what is allowed."""
+_ALLOWED: Final = (
+    "allowed are spamassassin, synthetic:N, hf:NAME, LABEL=PATH,LABEL=PATH, or the path or URI of "
+    "a folder, an index file (index, .index) or a file .jsonl, .ndjson, .csv, .tsv or .parquet"
+)
+_PAIR: Final = re.compile(r"([^=/:,]+)=(.+)")
+_NEXT_PAIR: Final = re.compile(r",(?=[^=/:,]+=)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,123 +57,261 @@ class Source:
 
     name: str
     fingerprint: str
-    """A digest that changes whenever a mail, a label or their order does."""
-    parts: tuple[pa.Table, ...]
+    """A digest that changes whenever a mail, a label or the set of them does."""
+    pieces: tuple[Piece, ...]
+    mails: int | None
+    """How many mails it has; None where only reading tells."""
 
-    @property
-    def mails(self) -> int:
-        """How many mails it has."""
-        return sum(part.num_rows for part in self.parts)
+
+@dataclass(slots=True)
+class _Opened:
+    """A source in the making."""
+
+    digest: Any
+    pieces: list[Piece]
+    mails: int | None = 0
+
+    def add(self, pieces: Iterable[Piece], mails: int | None, *facts: object) -> None:
+        self.pieces.extend(pieces)
+        self.mails = None if self.mails is None or mails is None else self.mails + mails
+        self.digest.update(repr(facts).encode("utf-8", "surrogateescape"))
 
 
 def open_source(name: str, labels: tuple[str, ...], corpora: Path) -> Source:
     """The mails of a source, as config key `data.source` spells it.
 
     Raises:
-        SourceError: there is no such source, it is empty, or its labels are not `labels`.
+        SourceError: there is no such source, it is empty, it lacks a column, or its labels are
+            not `labels` as far as that is known before reading (else the row has an error).
     """
+    opened = _Opened(hashlib.sha256(repr((READERS_VERSION, sorted(labels))).encode()), [])
     kind, _, rest = name.partition(":")
-    place = Path(name).expanduser()
-    if name == "spamassassin":
-        rows = list(_spamassassin(corpora / "spamassassin"))
-    elif kind == "synthetic" and rest.isdecimal():
-        rows = [
-            {"id": id_, "label": label, "group": label, "raw": raw}
-            for id_, label, raw in synthetic.mails(int(rest))
-        ]
-    elif place.is_dir():
-        rows = list(_folder(place, labels))
-    elif place.is_file():
-        rows = list(_table(place))
-    else:
-        raise SourceError(
-            f"data.source: {name} is neither spamassassin, synthetic:N, nor a folder or file here"
-        )
-    if not rows:
+    try:
+        if name == "spamassassin":
+            _spamassassin(opened, corpora / "spamassassin", labels)
+        elif kind == "synthetic" and rest.isdecimal():
+            _synthetic(opened, int(rest), labels)
+        elif kind == "hf" and rest:
+            opened.add(*open_hf(absolute(rest) if is_path(rest) else rest, labels))
+        elif _PAIR.match(name) and not Path(name).exists():
+            _pairs(opened, name, labels)
+        else:
+            _place(opened, absolute(name), name, labels)
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"data.source: {name} cannot be read: {reason(error)}") from error
+    if not opened.pieces:
         raise SourceError(f"data.source: {name} has no mails")
-    unknown = sorted({str(row["label"]) for row in rows} - set(labels))
-    if unknown:
+    return Source(name, opened.digest.hexdigest(), tuple(opened.pieces), opened.mails)
+
+
+def _check_labels(name: str, found: Iterable[str], labels: tuple[str, ...]) -> None:
+    if unknown := sorted(set(found) - set(labels)):
         raise SourceError(
-            f"data.source: {name} has labels {', '.join(unknown[:5])}; "
+            f"data.source: {name} has labels {some(map(printable, unknown))}; "
             f"data.labels allows {', '.join(labels)}"
         )
-    parts = tuple(
-        pa.Table.from_pylist(rows[start : start + PART], SCHEMA)
-        for start in range(0, len(rows), PART)
-    )
-    return Source(name, _fingerprint(rows), parts)
 
 
-def _fingerprint(rows: Iterable[Row]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        facts: list[Any] = [row["id"], row["label"]]
-        if path := row.get("path"):
-            status = Path(path).stat()
-            facts += [status.st_size, status.st_mtime_ns]
-        digest.update(json.dumps(facts).encode())
-        digest.update(row.get("raw") or b"")
-        digest.update((row.get("text") or "").encode("utf-8", "replace"))
-    return digest.hexdigest()
-
-
-def _spamassassin(place: Path) -> Iterator[Row]:
-    if not (place / corpus.MANIFEST).is_file():
+def _spamassassin(opened: _Opened, folder: Path, labels: tuple[str, ...]) -> None:
+    if not (folder / corpus.MANIFEST).is_file():
         raise SourceError(
             "data.source: spamassassin is not here yet; run `mailray data fetch spamassassin`"
         )
-    for group in corpus.GROUPS:
-        label = "spam" if group.startswith("spam") else "ham"
-        for file in sorted((place / group).iterdir()):
-            yield {"id": f"{group}/{file.name}", "label": label, "group": group, "path": str(file)}
+    groups = {g: "spam" if g.startswith("spam") else "ham" for g in corpus.GROUPS}
+    _check_labels("spamassassin", groups.values(), labels)
+    _tree(opened, absolute(str(folder)), groups, labels)
 
 
-def _folder(place: Path, labels: tuple[str, ...]) -> Iterator[Row]:
-    """One sub-folder for each label, mails at any depth below it; hidden files are none."""
-    found = [label for label in labels if (place / label).is_dir()]
-    if not found:
+def _synthetic(opened: _Opened, count: int, labels: tuple[str, ...]) -> None:
+    _check_labels("synthetic", ("ham", "spam"), labels)
+    starts = range(0, count, READ_MAILS)
+    opened.add(
+        (
+            Piece(
+                reader="synthetic",
+                place="synthetic",
+                allowed=labels,
+                start=start,
+                end=min(start + READ_MAILS, count),
+            )
+            for start in starts
+        ),
+        count,
+        "synthetic",
+        count,
+    )
+
+
+def _place(opened: _Opened, name: str, spelled: str, labels: tuple[str, ...]) -> None:
+    kind = place_of(name).kind()
+    base = base_name(name)
+    if kind == "folder":
+        _folder(opened, name, labels)
+    elif kind is None:
+        raise SourceError(f"data.source: {spelled} is no folder or file here; {_ALLOWED}")
+    elif base == "index" or base.endswith(".index"):
+        _index(opened, name, labels)
+    elif base.endswith(SUFFIXES):
+        _file(opened, name, labels, None)
+    elif base.endswith(".mbox"):
         raise SourceError(
-            f"data.source: {place} needs a sub-folder for each label: {', '.join(labels)}"
+            f"data.source: {spelled} does not say its label; "
+            f"write {labels[-1]}={spelled},{labels[0]}=OTHER"
         )
-    for label in found:
-        for file in sorted((place / label).rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                id_ = file.relative_to(place).as_posix()
-                group = Path(id_).parent.as_posix()
-                yield {"id": id_, "label": label, "group": group, "path": str(file.resolve())}
+    else:
+        raise SourceError(f"data.source: {spelled} is no kind of file that can be read; {_ALLOWED}")
 
 
-def _table(file: Path) -> Iterator[Row]:
-    """A CSV or JSONL file: columns label; raw or subject, from, body; id, group if known."""
-    try:
-        if file.suffix == ".csv":
-            options = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            table = pyarrow.csv.read_csv(file, parse_options=options)
-        elif file.suffix in (".jsonl", ".ndjson"):
-            table = pyarrow.json.read_json(file)
+def _pairs(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+    """LABEL=PATH,LABEL=PATH: an mbox file, a Maildir or any folder each."""
+    pairs = []
+    for pair in _NEXT_PAIR.split(name):
+        label, _, path = pair.partition("=")
+        pairs.append((label.strip(), absolute(path.strip())))
+    _check_labels(name, (label for label, _ in pairs), labels)
+    names = [f"{label}/{base_name(path)}" for label, path in pairs]
+    identities: dict[object, str] = {}
+    for (label, path), short in zip(pairs, names, strict=True):
+        place = place_of(path)
+        kind = place.kind()
+        if kind is None:
+            raise SourceError(f"data.source: {path} is no folder or mbox file here")
+        identity = place.identity("")
+        if identity in identities:
+            raise SourceError(f"data.source: {path} is named twice")
+        identities[identity] = path
+        prefix = short if names.count(short) == 1 else f"{label}/{path.lstrip('/')}"
+        if kind == "folder":
+            _tree(opened, path, {"": label}, labels, printable(prefix))
         else:
-            raise SourceError(f"data.source: {file}: a .csv, .jsonl or .ndjson file is needed")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"data.source: {file}: {str(error).splitlines()[0]}") from error
-    columns = table.column_names
-    fields = [name for name in ("subject", "from", "body") if name in columns]
-    if "label" not in columns or not (fields or "raw" in columns):
+            _file(opened, path, labels, (label, printable(prefix)))
+
+
+def _folder(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+    """A sub-folder for each label, mails at any depth below it; or a table in several files."""
+    place = place_of(name)
+    folders, files = place.children()
+    found = [folder for folder in folders if folder in labels]
+    if not found and (parts := [file for file in files if file.endswith(SUFFIXES)]):
+        for part in parts:
+            _file(opened, _below(name, part), labels, None)
+        return
+    if not found:
+        has = f"; it has {some(map(printable, folders))}" if folders else ""
         raise SourceError(
-            f"data.source: {file} needs the column label, and raw or some of subject, from, body; "
-            f"it has {', '.join(columns)}"
+            f"data.source: {name} needs a sub-folder for each label: {', '.join(labels)}{has}"
         )
-    for number, row in enumerate(table.to_pylist()):
-        text = {name: "" if row[name] is None else str(row[name]) for name in fields}
-        yield {
-            "id": str(row["id"]) if row.get("id") is not None else f"{file.name}:{number}",
-            "label": "" if row["label"] is None else str(row["label"]),
-            "group": str(row.get("group") or row["label"]),
-        } | (
-            {"raw": str(row["raw"]).encode("utf-8", "surrogateescape")}
-            if "raw" in columns
-            else {
-                "text": render(
-                    Mail(text.get("subject", ""), text.get("from", ""), text.get("body", ""))
-                )
-            }
+    _check_labels(name, folders, labels)
+    identities: dict[object, str] = {}
+    for folder in found:
+        same = identities.setdefault(place.identity(folder), folder)
+        if same != folder:
+            raise SourceError(f"data.source: {name}: {same} and {folder} are the same folder")
+    _tree(opened, name, {label: label for label in labels if label in found}, labels)
+
+
+def _below(name: str, part: str) -> str:
+    path, mark, options = name.partition("?") if "://" in name else (name, "", "")
+    return f"{path.rstrip('/')}/{part}{mark}{options}"
+
+
+def _tree(
+    opened: _Opened,
+    name: str,
+    label_of: dict[str, str],
+    labels: tuple[str, ...],
+    prefix: str = "",
+) -> None:
+    """The files below each folder of `label_of`."""
+
+    def mails() -> Iterator[tuple[ReaderName, str, str, Facts]]:
+        place = place_of(name)
+        for folder, label in label_of.items():
+            for entry in place.walk(folder):
+                yield "maildir" if entry.maildir else "files", entry.path, label, entry.facts
+
+    _cut_files(opened, name, mails(), labels, prefix)
+
+
+def _cut_files(
+    opened: _Opened,
+    name: str,
+    mails: Iterable[tuple[ReaderName, str, str, Facts]],
+    labels: tuple[str, ...],
+    prefix: str = "",
+) -> None:
+    """Pieces of READ_MAILS files or READ_BYTES, of one reader each."""
+    paths: list[str] = []
+    of_paths: list[str] = []
+    size = 0
+    now: ReaderName = "files"
+
+    def piece() -> Piece:
+        return Piece(
+            reader=now,
+            place=name,
+            allowed=labels,
+            prefix=prefix,
+            paths=tuple(paths),
+            path_labels=tuple(of_paths),
         )
+
+    for reader, path, label, facts in mails:
+        if paths and (len(paths) == READ_MAILS or size + facts[0] > READ_BYTES or reader != now):
+            opened.add([piece()], len(paths))
+            paths, of_paths, size = [], [], 0
+        now = reader
+        paths.append(path)
+        of_paths.append(label)
+        size += max(facts[0], 0)
+        opened.add([], 0, prefix, path, label, *facts)
+    if paths:
+        opened.add([piece()], len(paths))
+
+
+def _index(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+    """An index file: a label and a path, relative to the index file, on each line."""
+    folder = parent(name)
+    place = place_of(folder)
+    lines: list[tuple[str, str]] = []
+    unknown: set[str] = set()
+    known = {label: label for label in labels}
+    with place_of(name).open() as file:
+        content = file.read()  # some 30 bytes for each mail
+    for number, line in enumerate(io.BytesIO(content), 1):
+        label, _, path = line.decode("utf-8", "surrogateescape").strip().partition(" ")
+        if not label:
+            continue
+        if not path:
+            raise SourceError(
+                f"data.source: {name}, line {number}: a label and a path are needed, such as "
+                f"{labels[0]} ../data/inmail.1"
+            )
+        if label in known:
+            lines.append((known[label], path.strip()))
+        else:
+            unknown.add(label)
+    _check_labels(name, unknown, labels)
+
+    def mails() -> Iterator[tuple[ReaderName, str, str, Facts]]:
+        for start in range(0, len(lines), READ_MAILS):
+            some_lines = lines[start : start + READ_MAILS]
+            facts = place.facts([path for _, path in some_lines])
+            for (label, path), of_file in zip(some_lines, facts, strict=True):
+                yield "index", path, label, of_file
+
+    _cut_files(opened, folder, mails(), labels)
+
+
+def _file(
+    opened: _Opened, name: str, labels: tuple[str, ...], mbox: tuple[str, str] | None
+) -> None:
+    """A file of many mails: an mbox with its label and the prefix of its ids, or a table."""
+    place = place_of(name)
+    facts = place.facts([""])[0]
+    label, prefix = mbox or (None, printable(base_name(name)))
+    whole = Piece(
+        reader="mbox", place=name, allowed=labels, prefix=prefix, label=label, size=facts[0]
+    )
+    pieces, mails = (open_mbox(whole), None) if mbox else open_table(whole)
+    opened.add(pieces, mails, prefix, label, file_fingerprint(place, facts))

@@ -21,9 +21,9 @@ _SPAM = (
 _NAMES = ("Ada", "Bela", "Chen", "Dora", "Emil", "Farah", "Gita", "Hugo")
 
 
-def mails(count: int) -> Iterator[tuple[str, str, bytes]]:
-    """Id, label ('ham' or 'spam') and raw message of `count` mails."""
-    for number in range(count):
+def mails(count: int, start: int = 0) -> Iterator[tuple[str, str, bytes]]:
+    """Id, label ('ham' or 'spam') and raw message of the mails from `start` to `count`."""
+    for number in range(start, count):
         chance = random.Random(number)
         label = "spam" if number % 3 == 0 else "ham"
         voice = _SPAM if (label == "spam") != (number % 30 == 7) else _HAM

@@ -1,6 +1,7 @@
 """Tokens: computed once by a Ray Data job, kept as Arrow files under a key of all they depend on.
 
-    tokens/<key>/part-00000.arrow ...   id, label, group, tokens (list<int32>), error
+    tokens/<key>/part-00000.arrow ...   a row a mail: SCHEMA
+    tokens/<key>/unreadable.parquet     id, label and reason of each mail that could not be read
     tokens/<key>/manifest.json          written last: its existence means that the cache is whole
 
 The files are made in a directory beside, which is then renamed, so two jobs at once do no harm.
@@ -11,29 +12,41 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import ray.data
 from tokenizers import Tokenizer
 
-from training.mail import MAIL_TEXT_VERSION, MailError, mail_text
-from training.sources import Source
+from training.likeness import HASHES, signatures
+from training.mail import MAIL_TEXT_VERSION, Mail, MailError, MailTextOptions, parse, render
+from training.readers import read
+from training.sources import Piece, Source
+from training.tokenizing import encode
 
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("label", pa.string()),
         ("group", pa.string()),
+        ("split", pa.string()),  # that the source itself names
+        ("date", pa.int64()),  # epoch seconds, 0 where unknown
+        ("thread", pa.uint64()),  # 0 where unknown
+        ("campaign", pa.uint64()),
+        ("signature", pa.list_(pa.uint32(), HASHES)),
         ("tokens", pa.list_(pa.int32())),
         ("error", pa.string()),
     ]
 )
 MANIFEST = "manifest.json"
+UNREADABLE = "unreadable.parquet"
+_ALGORITHM: Final = 2
+"""Of what else stands in a row: signatures, threads, campaigns. Raise it when they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +73,18 @@ def prepare(
     source: Source,
     tokenizer: Tokenizer,
     max_length: int,
+    head: float,
+    options: MailTextOptions,
     folder: Path,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
     """The cache of a source's tokens below `folder`, made unless it is there.
 
     A mail that cannot be read is a row with an error and no tokens; it is never trained on.
     """
     vocabulary = tokenizer.to_str()
-    facts = [source.fingerprint, MAIL_TEXT_VERSION, vocabulary, max_length]
+    versions = [MAIL_TEXT_VERSION, _ALGORITHM, options.key()]
+    facts = [source.fingerprint, versions, vocabulary, max_length, head]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     place = folder / key
     if (place / MANIFEST).is_file():
@@ -76,8 +92,15 @@ def prepare(
     scratch = folder / f".{key}-{uuid.uuid4().hex[:8]}"
     scratch.mkdir(parents=True)
     try:
-        counts = _run(source, vocabulary, max_length, scratch, on_progress)
-        manifest = {"source": source.name, "mail_text": MAIL_TEXT_VERSION, "max_length": max_length}
+        job = Tokenize(vocabulary, max_length, head, options, str(scratch))
+        counts = _run(source, job, on_progress)
+        _list_unreadable(scratch)
+        manifest = {
+            "source": source.name,
+            "mail_text": MAIL_TEXT_VERSION,
+            "max_length": max_length,
+            "head": head,
+        }
         (scratch / MANIFEST).write_text(json.dumps(manifest | counts, indent=2), "utf-8")
         try:
             scratch.rename(place)
@@ -95,76 +118,109 @@ def _opened(place: Path, *, reused: bool) -> TokenCache:
 
 
 def _run(
-    source: Source,
-    vocabulary: str,
-    max_length: int,
-    scratch: Path,
-    on_progress: Callable[[int, int], None] | None,
+    source: Source, job: "Tokenize", on_progress: Callable[[int], None] | None
 ) -> dict[str, int]:
-    parts = [
-        part.append_column("part", pa.array([number] * part.num_rows, pa.int32()))
-        for number, part in enumerate(source.parts)
-    ]
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    pool = max(1, min(len(parts), int(ray.cluster_resources().get("CPU", 1)), os.cpu_count() or 1))
-    done = ray.data.from_arrow(parts).map_batches(
+    pieces = [{"number": number, "piece": piece} for number, piece in enumerate(source.pieces)]
+    pool = max(1, min(len(pieces), int(ray.cluster_resources().get("CPU", 1)), os.cpu_count() or 1))
+    done = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
         Tokenize,
-        fn_constructor_args=(vocabulary, max_length, str(scratch)),
-        batch_format="pyarrow",
-        batch_size=None,
+        fn_constructor_args=job.arguments,
+        batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=pool),
     )
-    mails = unreadable = 0
+    counts = {"mails": 0, "unreadable": 0}
     for row in done.iter_rows():
-        mails += row["mails"]
-        unreadable += row["unreadable"]
+        for name in counts:
+            counts[name] += int(row[name])
         if on_progress:
-            on_progress(mails, source.mails)
-    return {"mails": mails, "unreadable": unreadable}
+            on_progress(counts["mails"])
+    return counts
+
+
+def _list_unreadable(folder: Path) -> None:
+    """The broken mails with their reasons, in the source's order."""
+    schema = pa.schema([SCHEMA.field(name) for name in ("id", "label", "error")])
+    with pq.ParquetWriter(folder / UNREADABLE, schema) as writer:
+        for file in sorted(folder.glob("part-*.arrow")):
+            rows = read_part(file).select(schema.names)
+            writer.write_table(rows.filter(rows["error"].is_valid()))
 
 
 class Tokenize:
-    """Reads, renders and tokenizes the mails of one part, and writes its file."""
+    """Reads the mails of one piece, and writes what training needs of them to one file."""
 
-    def __init__(self, vocabulary: str, max_length: int, folder: str) -> None:
+    def __init__(
+        self, vocabulary: str, max_length: int, head: float, options: MailTextOptions, folder: str
+    ) -> None:
+        self.arguments = (vocabulary, max_length, head, options, folder)
+        self.options = options
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the pool's actors are the parallelism
         self.tokenizer = Tokenizer.from_str(vocabulary)
-        self.tokenizer.enable_truncation(max_length)
-        self.folder = Path(folder)
+        self.max_length, self.head, self.folder = max_length, head, Path(folder)
 
-    def __call__(self, part: pa.Table) -> pa.Table:
-        texts, errors = zip(*map(_text, part.to_pylist()), strict=True)
-        tokens = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        table = pa.table(
-            {
-                "id": part["id"],
-                "label": part["label"],
-                "group": part["group"],
-                "tokens": [
-                    None if error else of_mail
-                    for of_mail, error in zip(tokens, errors, strict=True)
-                ],
-                "error": list(errors),
-            },
-            SCHEMA,
-        )
-        file = self.folder / f"part-{part['part'][0].as_py():05d}.arrow"
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        number, piece = int(batch["number"][0]), batch["piece"][0]
+        mails = unreadable = 0
+        file = self.folder / f"part-{number:05d}.arrow"
         with pa.ipc.new_file(str(file), SCHEMA) as writer:
-            writer.write_table(table)
-        unreadable = sum(error is not None for error in errors)
-        return pa.table({"mails": [len(texts)], "unreadable": [unreadable]})
+            for table in self._tables(piece):
+                writer.write_table(table)
+                mails += table.num_rows
+                unreadable += table.num_rows - table["error"].null_count
+        return {"mails": [mails], "unreadable": [unreadable]}
 
+    def _tables(self, piece: Piece) -> Iterator[pa.Table]:
+        for rows in read(piece):
+            mails, texts, errors = zip(*map(self._mail, rows.to_pylist()), strict=True)
+            bad = [error is not None for error in errors]
+            tokens = encode(self.tokenizer, texts, self.max_length, self.head)
+            signature = signatures(texts, rows["id"].to_pylist())
+            given = rows["date"].to_pylist()
+            dates = [known or m.date or 0 for known, m in zip(given, mails, strict=True)]
+            yield pa.table(
+                {
+                    "id": rows["id"],
+                    "label": rows["label"],
+                    "group": rows["group"],
+                    "split": rows["split"],
+                    "date": pa.array(dates, pa.int64()),
+                    "thread": _keys([mail.thread for mail in mails]),
+                    "campaign": _keys([_campaign(mail) for mail in mails]),
+                    "signature": pa.FixedSizeListArray.from_arrays(
+                        pa.array(signature.ravel()), HASHES
+                    ),
+                    "tokens": [None if b else t for t, b in zip(tokens, bad, strict=True)],
+                    "error": pa.array(errors, pa.string()),
+                },
+                SCHEMA,
+            )
 
-def _text(row: dict[str, Any]) -> tuple[str, str | None]:
-    """The text of a row, or why there is none."""
-    try:
+    def _mail(self, row: dict[str, Any]) -> tuple[Mail, str, str | None]:
+        """The mail of a row, its text, and why there is none."""
+        if row["error"] is not None:
+            return Mail(), "", row["error"]
         if row["text"] is not None:
-            return row["text"], None
-        return mail_text(
-            row["raw"] if row["raw"] is not None else Path(row["path"]).read_bytes()
-        ), None
-    except MailError as error:
-        return "", str(error)
-    except OSError as error:
-        return "", error.strerror or str(error)
+            return Mail(), row["text"], None
+        try:
+            mail = parse(row["raw"], self.options)
+            return mail, render(mail), None
+        except MailError as error:
+            return Mail(), "", str(error)
+
+
+def _campaign(mail: Mail) -> str:
+    """Sender and subject without digits and reply marks; empty where one of them is."""
+    subject = "".join(filter(str.isalpha, mail.subject.lower().removeprefix("re:")))
+    return f"{mail.address}\0{subject}" if mail.address and subject else ""
+
+
+def _keys(names: Sequence[str]) -> pa.Array:
+    """A 64-bit number for each name, 0 for none."""
+    return pa.array([_key(name) if name else 0 for name in names], pa.uint64())
+
+
+def _key(name: str) -> int:
+    digest = hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -16,8 +16,10 @@ from ray import tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
 from training.config import TrainConfig, validate
-from training.fit import Mails, Result, RunError, complete, load, train_run
+from training.fit import Result, RunError, complete, train_run
 from training.home import Home
+from training.mails import Mails, load
+from training.model import tokenizer
 from training.run import Run, RunNameError
 from training.stages import Stage, Stages
 from training.tracking import Tracker
@@ -71,7 +73,7 @@ def search(
     path = home.runs / (name or f"study-{study.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     if path.exists():
         raise RunNameError(f"study {path.name} exists; choose another --name")
-    mails = load(config, home, stages)
+    mails = load(config.data, tokenizer(config.model.name), home, stages)
     parent = Tracker(home, config, path.name, path / "tensorboard")
     try:
         with stages.stage("study") as stage:

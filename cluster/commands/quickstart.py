@@ -7,9 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cluster.commands.data import fetched
 from cluster.commands.frame import Json, command
 from cluster.commands.serving import served, wait
-from cluster.commands.training import cpus, fetched, named_run, report, trained
+from cluster.commands.training import cpus, named_run, report, trained
 from cluster.session import ray_session
 from training.config import resolve
 

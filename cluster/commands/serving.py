@@ -15,7 +15,7 @@ from cluster.commands.training import located
 from cluster.console import Console
 from cluster.session import ray_session
 from training.config import ConfigError, validate
-from training.mail import MailError, mail_text
+from training.mail import MailError
 
 _CHUNK = 64
 """Mails classified between two updates of the progress line."""
@@ -143,7 +143,7 @@ def _by_model(
     texts: dict[int, str] = {}
     for number, raw in raws.items():
         try:
-            texts[number] = mail_text(raw)
+            texts[number] = classifier.text(raw)
         except MailError as error:
             faults[number] = str(error)
     numbers = list(texts)

@@ -1,4 +1,4 @@
-"""`mailray data fetch`, `mailray train`, `mailray evaluate`, `mailray tune`."""
+"""`mailray train`, `mailray evaluate`, `mailray tune`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,47 +11,12 @@ from rich.text import Text
 from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.console import Console
 from cluster.session import ray_session
-from training import corpus
 from training.config import ConfigError, TrainConfig, resolve
 from training.home import Home
 
 if TYPE_CHECKING:
     from training.fit import Result
     from training.run import Run
-
-data = typer.Typer(no_args_is_help=True, help="Get mail to train on.")
-
-
-@data.command()
-def fetch(
-    name: Annotated[str, typer.Argument(help="The corpus: spamassassin.")],
-    folder: Annotated[
-        Path | None, typer.Option("--from", help="A folder that has it, groups as sub-folders.")
-    ] = None,
-    json_output: Json = False,
-) -> None:
-    """Fetch a public corpus, verified and whole.
-
-    Example: mailray data fetch spamassassin
-    """
-    with command("data", json_output=json_output) as console:
-        if name != "spamassassin":
-            raise ConfigError(f"no corpus {name!r}; there is: spamassassin")
-        place = fetched(console, folder)
-        console.result(f"{place}", {"path": place, "mails": sum(corpus.GROUPS.values())})
-
-
-def fetched(console: Console, folder: Path | None = None) -> Path:
-    """The corpus, in a stage of its own."""
-    with console.stage("corpus") as stage:
-        place = corpus.fetch(
-            Home.default().corpora / "spamassassin",
-            folder,
-            lambda origin, done, total: stage.update(f"{done:,} mails of {origin}", done, total),
-        )
-        groups = ", ".join(f"{group} {count}" for group, count in corpus.GROUPS.items())
-        stage.update(f"{sum(corpus.GROUPS.values()):,} mails: {groups}")
-    return place
 
 
 def train(

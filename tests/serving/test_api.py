@@ -24,7 +24,7 @@ TEXT = "subject: Lunch\nfrom: Ann <ann@example.org>\n\nAt noon?"
 class Twin:
     """Says ham, and keeps the texts it was given."""
 
-    model = ModelInfo("twin", "3", ("ham", "spam"), 1, 64, "fp32")
+    model = ModelInfo("twin", "3", ("ham", "spam"), 1, (), 64, "fp32")
 
     def __init__(self) -> None:
         self.ready = True
@@ -288,6 +288,7 @@ def test_the_model_route_says_which_model_answers(send: Send) -> None:
         "version": "3",
         "labels": ["ham", "spam"],
         "mail_text_version": 1,
+        "extras": [],
         "max_length": 64,
         "precision": "fp32",
     }

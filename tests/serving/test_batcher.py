@@ -14,7 +14,7 @@ from serving.classifier import ModelInfo, Verdict
 class Twin:
     """Answers each text with itself, once `go` is set; fails on the text 'bad'."""
 
-    info = ModelInfo("twin", "1", ("ham", "spam"), 1, 64, "fp32")
+    info = ModelInfo("twin", "1", ("ham", "spam"), 1, (), 64, "fp32")
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -3,20 +3,24 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from training import registry
+from training import registry, synthetic
 from training.bundle import load as load_bundle
 from training.config import ConfigError, TrainConfig, resolve
 from training.evaluation import evaluate
-from training.fit import fit, load, train_run
+from training.fit import fit, train_run
 from training.home import Home
+from training.mails import Mails
+from training.mails import load as load_mails
 from training.model import tokenizer
 from training.progress import Message
 from training.run import Run, RunNameError, new_run, unfinished_run
 from training.sources import SourceError
+from training.splits import SPLITS
 from training.stages import Quiet
 from training.tracking import client
 
@@ -26,6 +30,10 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 @pytest.fixture
 def here(home: Path) -> Home:
     return Home(home)
+
+
+def _mails(config: TrainConfig, here: Home) -> Mails:
+    return load_mails(config.data, tokenizer(config.model.name), here, Quiet())
 
 
 def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> None:
@@ -59,7 +67,7 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
 
 def test_a_run_goes_on_from_its_last_checkpoint(here: Home) -> None:
     config = resolve(recipe="smoke", overrides=["optimizer.epochs=4", "scaling.workers=1"])
-    mails = load(config, here, Quiet())
+    mails = _mails(config, here)
     run = Run(here.runs / "halved", config)
     half = config.model_copy(
         update={"optimizer": config.optimizer.model_copy(update={"epochs": 2})}
@@ -104,7 +112,7 @@ def test_the_classic_recipe_trains_from_a_model_directory(here: Home, tmp_path: 
 
 def test_workers_on_every_cpu_are_refused(here: Home) -> None:
     config = resolve(recipe="smoke", overrides=["scaling.workers=6"])
-    mails = load(config, here, Quiet())
+    mails = _mails(config, here)
     with pytest.raises(ConfigError, match="Ray Data need 7 CPUs, the cluster has 6"):
         train_run(Run(here.runs / "x", config), mails, None)
 
@@ -112,22 +120,26 @@ def test_workers_on_every_cpu_are_refused(here: Home) -> None:
 def test_a_source_too_small_to_split_is_refused(here: Home) -> None:
     config = resolve(recipe="smoke", overrides=["data.source=synthetic:4"])
     with pytest.raises(SourceError, match="to split validation"):
-        load(config, here, Quiet())
+        _mails(config, here)
 
 
 def test_unreadable_mails_are_counted_and_left_out(here: Home, tmp_path: Path) -> None:
     for label in ("ham", "spam"):
         (tmp_path / "mail" / label).mkdir(parents=True)
-        for number in range(20):
-            raw = f"Subject: {label} {number}\r\n\r\nhello".encode()
-            (tmp_path / "mail" / label / f"{number}.eml").write_bytes(raw)
+    for id_, label, raw in synthetic.mails(60):
+        (tmp_path / "mail" / label / f"{Path(id_).name}.eml").write_bytes(raw)
     (tmp_path / "mail" / "spam" / "empty.eml").write_bytes(b"")
     (tmp_path / "mail" / "spam" / "photo.eml").write_bytes(b"\xff\xd8\xff\xe0JFIF")
     config: TrainConfig = resolve(
         recipe="smoke", overrides=[f"data.source={tmp_path / 'mail'}", "data.test=0.2"]
     )
-    mails = load(config, here, Quiet())
-    assert (mails.cache.mails, mails.cache.unreadable) == (42, 2)
-    used = len(mails.rows.train) + len(mails.rows.validation) + len(mails.test)
-    assert used == 40
-    assert load(config, here, Quiet()).cache.reused
+    mails = _mails(config, here)
+    assert (mails.cache.mails, mails.cache.unreadable) == (62, 2)
+    used = sum(len(mails.on(split)) for split in SPLITS)
+    assert used == 60
+    listed = pq.read_table(mails.cache.path / "unreadable.parquet").to_pylist()
+    assert [(row["id"], row["error"].split()[0]) for row in listed] == [
+        ("spam/empty.eml", "empty:"),
+        ("spam/photo.eml", "a"),
+    ]
+    assert _mails(config, here).cache.reused

@@ -1,4 +1,4 @@
-"""The reader of a run's messages: one line for a person, numbers for the tracker."""
+"""The status of a run: one line for a person, numbers for the tracker."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from training.progress import Message
 from training.stages import Stage
 
 
-class Reader:
+class Status:
     """Turns what the workers say into one line and into tracked numbers."""
 
     def __init__(
