@@ -19,8 +19,11 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_command_has_help_with_an_example(home: Path) -> None:
-    for words in ("train", "evaluate", "tune", "serve", "classify", "submit", "doctor",
-                  "quickstart", "data fetch", "data prepare", "data show", "data clean"):  # fmt: skip
+    commands = [
+        "train", "evaluate", "tune", "serve", "classify", "submit", "doctor", "quickstart",
+        "data fetch", "data prepare", "data show", "data clean",
+    ]  # fmt: skip
+    for words in commands:
         said = run(home, *words.split(), "--help")
         assert said.code == 0
         assert "Example: mailray" in said.out
