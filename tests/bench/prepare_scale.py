@@ -121,7 +121,7 @@ def prepare(folder: Path, home: Path) -> dict[str, Any]:
     thread.join()
     if process.returncode:
         raise SystemExit(err)
-    tokens = next(line for line in err.splitlines() if line.startswith("tokens  "))
+    tokens = [line for line in err.splitlines() if line.startswith("tokens  ")][-1]
     facts = json.loads(out)
     return {
         "mails": facts["mails"],
