@@ -14,7 +14,7 @@ quickstart: .venv/installed
 	@$(BIN)/mailray quickstart --port $(PORT) $(if $(KEEP),--keep)
 
 test: .venv/installed
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -q -m "slow and not gpu and not containers"

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.session import SessionError, ray_session
 
@@ -29,6 +30,13 @@ with Console.open("test", json_output=True, logs=Path(sys.argv[1])) as console:
         time.sleep(float(sys.argv[2]))
     assert not ray.is_initialized()
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have a Ray, which these must neither use nor end."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
 
 
 def environment() -> dict[str, str]:
