@@ -6,6 +6,9 @@ PYTHON ?= python3
 KEEP ?=
 PORT ?= 8000
 BIN := .venv/bin
+# What is imported is compiled once and kept, also where the environment says not to: each command
+# starts several processes, and each would compile Torch, Ray and transformers anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test test-slow lint lock clean
 .DEFAULT_GOAL := quickstart
