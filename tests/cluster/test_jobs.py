@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -179,8 +179,16 @@ def test_a_detached_job_goes_on_alone(head: str, tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """SIGINT as Python has it: a shell that starts the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
-def test_ctrl_c_ends_the_following_and_not_the_job(head: str) -> None:
+def test_ctrl_c_ends_the_following_and_not_the_job(head: str, sigint: None) -> None:
     def interrupt(line: str) -> None:
         if line == "working":
             os.kill(os.getpid(), signal.SIGINT)

@@ -61,7 +61,7 @@ def _server(home: Path, *words: str) -> Iterator[str]:
     try:
         yield json.loads(process.stdout.readline())["url"]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # a background shell has SIGINT ignored
         process.stdout.close()
         assert process.wait(60) == 0
 
