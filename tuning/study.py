@@ -105,7 +105,7 @@ def _run(
 
     search_alg, space = _searcher(study)
     results = tune.Tuner(
-        tune.with_resources(trial, {"CPU": 0}),  # its workers have the CPUs
+        tune.with_resources(trial, {"CPU": 0.1}),  # its workers have the CPUs; none is refused
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=1 if study.searcher == "grid" else study.trials,
