@@ -97,6 +97,11 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path} is no model bundle: {', '.join(missing)} missing")
     try:
         facts = json.loads((path / "bundle.json").read_text("utf-8"))
+        if facts.get("format") != FORMAT:
+            raise BundleError(
+                f"{path} has bundle format {facts.get('format')}, this mailray reads {FORMAT}; "
+                "train anew or use the mailray that made it"
+            )
         bundle = Bundle(
             path=path,
             name=facts["name"],
@@ -109,7 +114,9 @@ def load(path: Path) -> Bundle:
             head=HeadShape(**facts["head"]),
             metrics=facts["metrics"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except BundleError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path / 'bundle.json'} is damaged: {error}") from error
     if bundle.mail_text_version != MAIL_TEXT_VERSION:
         raise BundleError(

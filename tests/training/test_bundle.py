@@ -66,6 +66,13 @@ def test_truncated_weights_are_refused(bundle: Bundle) -> None:
         load(bundle.path).model()
 
 
+def test_another_format_is_refused_by_its_number(bundle: Bundle) -> None:
+    facts = json.loads((bundle.path / "bundle.json").read_text())
+    (bundle.path / "bundle.json").write_text(json.dumps(facts | {"format": 1}))
+    with pytest.raises(BundleError, match="has bundle format 1, this mailray reads 2"):
+        load(bundle.path)
+
+
 def test_another_mail_text_is_refused(bundle: Bundle) -> None:
     facts = json.loads((bundle.path / "bundle.json").read_text())
     (bundle.path / "bundle.json").write_text(json.dumps(facts | {"mail_text_version": 99}))
