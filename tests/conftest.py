@@ -47,8 +47,10 @@ def head() -> Iterator[str]:
     """A head of its own, ended as one process group; other clusters on the machine stay."""
     folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")
     dashboard = unused_port()
+    programs = Path(sys.executable).parent  # jobs call `python`, as in the image
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    environment["PATH"] = f"{programs}:{environment['PATH']}"
+    command = [str(programs / "ray"), "start", "--head", "--block"]
     options = {
         "port": unused_port(),
         "dashboard-port": dashboard,

@@ -108,8 +108,12 @@ def _downloaded(home: Home, name: str, version: Any) -> Path:
     scratch = place.with_name(f".{place.name}-{uuid.uuid4().hex[:8]}")
     scratch.mkdir(parents=True)
     try:
-        mlflow.set_tracking_uri(home.tracking_uri)
-        got = Path(mlflow.artifacts.download_artifacts(version.source, dst_path=str(scratch)))
+        # Its URI is an argument: MLflow's own setter puts it into the environment for good.
+        got = Path(
+            mlflow.artifacts.download_artifacts(
+                version.source, dst_path=str(scratch), tracking_uri=home.tracking_uri
+            )
+        )
         facts = got / "bundle.json"
         facts.write_text(
             json.dumps(
