@@ -25,9 +25,9 @@ from training import corpus
 from training.readers.files import open_mbox
 from training.readers.huggingface import is_path, open_hf
 from training.readers.piece import (
+    COLUMNS,
     READ_BYTES,
     READ_MAILS,
-    SCHEMA,
     Piece,
     ReaderName,
     SourceError,
@@ -38,7 +38,7 @@ from training.readers.piece import (
 from training.readers.place import Facts, absolute, base_name, file_fingerprint, parent, place_of
 from training.readers.tabular import SUFFIXES, open_table
 
-__all__ = ["READ_MAILS", "SCHEMA", "Piece", "Source", "SourceError", "open_source"]
+__all__ = ["COLUMNS", "READ_MAILS", "Piece", "Source", "SourceError", "open_source"]
 
 READERS_VERSION: Final = 1
 """Raise it with every change of the readers that gives other rows for the same files."""

@@ -9,8 +9,9 @@ from typing import Final
 
 from tokenizers import Tokenizer
 
-_CHARS_PER_TOKEN: Final = 12
-"""More text than this for each token is not tokenized; English has about four."""
+_CHARS_PER_TOKEN: Final = 8
+"""More text than this for each token is not tokenized; English has about four. Of 6,046 real mails
+at 128 tokens none is cut elsewhere for it."""
 
 
 def encode(

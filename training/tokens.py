@@ -45,8 +45,9 @@ SCHEMA = pa.schema(
 )
 MANIFEST = "manifest.json"
 UNREADABLE = "unreadable.parquet"
-_ALGORITHM: Final = 2
-"""Of what else stands in a row: signatures, threads, campaigns. Raise it when they change."""
+_ALGORITHM: Final = 3
+"""Of what else decides a row: the cut of long mails, signatures, threads, campaigns. Raise it when
+they change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +174,15 @@ class Tokenize:
 
     def _tables(self, piece: Piece) -> Iterator[pa.Table]:
         for rows in read(piece):
-            mails, texts, errors = zip(*map(self._mail, rows.to_pylist()), strict=True)
+            mails, texts, errors = zip(*map(self._mail, rows), strict=True)
             bad = [error is not None for error in errors]
             tokens = encode(self.tokenizer, texts, self.max_length, self.head)
-            signature = signatures(texts, rows["id"].to_pylist())
-            given = rows["date"].to_pylist()
-            dates = [known or m.date or 0 for known, m in zip(given, mails, strict=True)]
+            signature = signatures(texts, [row["id"] for row in rows])
+            dates = [r["date"] or m.date or 0 for r, m in zip(rows, mails, strict=True)]
+            said = {name: [row[name] for row in rows] for name in ("id", "label", "group", "split")}
             yield pa.table(
-                {
-                    "id": rows["id"],
-                    "label": rows["label"],
-                    "group": rows["group"],
-                    "split": rows["split"],
+                said
+                | {
                     "date": pa.array(dates, pa.int64()),
                     "thread": _keys([mail.thread for mail in mails]),
                     "campaign": _keys([_campaign(mail) for mail in mails]),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from training.readers import files, read, tabular
 from training.readers.columns import epoch_seconds
-from training.readers.piece import READ_BYTES, READ_MAILS, Piece, tables
+from training.readers.piece import READ_BYTES, READ_MAILS, Piece, batches
 from training.sources import SourceError, open_source
 
 LABELS = ("ham", "spam")
@@ -27,7 +27,7 @@ def _pieces(name: Path | str) -> tuple[Piece, ...]:
 
 
 def _rows(pieces: tuple[Piece, ...] | list[Piece]) -> list[dict[str, Any]]:
-    return [row for piece in pieces for table in read(piece) for row in table.to_pylist()]
+    return [row for piece in pieces for rows in read(piece) for row in rows]
 
 
 def _cut(whole: Piece, step: int) -> list[Piece]:
@@ -291,11 +291,11 @@ def test_parquet_values_of_any_type_will_do(tmp_path: Path) -> None:
     assert (row["id"], row["date"], row["raw"]) == ("7", 1_577_836_800, b"Subject: \xff")
 
 
-def test_tables_are_cut_by_rows_and_by_bytes() -> None:
+def test_batches_are_cut_by_rows_and_by_bytes() -> None:
     small = [{"id": str(number)} for number in range(READ_MAILS + 1)]
-    assert [table.num_rows for table in tables(small)] == [READ_MAILS, 1]
+    assert [len(rows) for rows in batches(small)] == [READ_MAILS, 1]
     large = [{"raw": bytes(READ_BYTES // 2)}] * 3
-    assert [table.num_rows for table in tables(large)] == [2, 1]
+    assert [len(rows) for rows in batches(large)] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from training import corpus
 from training.readers import read
-from training.sources import READ_MAILS, SCHEMA, Source, SourceError, open_source
+from training.sources import COLUMNS, READ_MAILS, Source, SourceError, open_source
 
 LABELS = ("ham", "spam")
 MAIL = b"Subject: x\r\n\r\nhello\r\n"
@@ -26,9 +26,10 @@ def _open(name: Path | str, labels: tuple[str, ...] = LABELS) -> Source:
 
 
 def _rows(source: Source) -> list[dict[str, Any]]:
-    tables = [table for piece in source.pieces for table in read(piece)]
-    assert all(table.schema == SCHEMA and table.num_rows <= READ_MAILS for table in tables)
-    return [row for table in tables for row in table.to_pylist()]
+    batches = [rows for piece in source.pieces for rows in read(piece)]
+    assert all(len(rows) <= READ_MAILS for rows in batches)
+    assert all(tuple(row) == COLUMNS for rows in batches for row in rows)
+    return [row for rows in batches for row in rows]
 
 
 def _write(file: Path, content: bytes = MAIL) -> Path:

@@ -2,22 +2,20 @@
 
 from collections.abc import Callable, Iterator
 
-import pyarrow as pa
-
 from training import synthetic
 from training.readers import files, huggingface, tabular
-from training.readers.piece import Piece, ReaderName, Row, tables
+from training.readers.piece import Piece, ReaderName, Row, batches
 
 
-def read(piece: Piece) -> Iterator[pa.Table]:
-    """The mails of a piece, as tables of SCHEMA of at most READ_MAILS rows and about READ_BYTES.
+def read(piece: Piece) -> Iterator[list[Row]]:
+    """The mails of a piece, in batches of at most READ_MAILS rows and about READ_BYTES.
 
     A mail that cannot be read is a row with an error.
 
     Raises:
         SourceError: the piece's file is gone or has changed since the source was opened.
     """
-    yield from tables(_READERS[piece.reader](piece))
+    yield from batches(_READERS[piece.reader](piece))
 
 
 def _synthetic(piece: Piece) -> Iterator[Row]:

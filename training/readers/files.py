@@ -62,7 +62,7 @@ def mbox(piece: Piece) -> Iterator[Row]:
         if raw.endswith((b"\n\n", b"\n\r\n")):  # the empty line belongs to the format
             raw = raw.removesuffix(b"\n").removesuffix(b"\r")
         if raw or record.startswith(b"From "):
-            yield row | {"raw": _QUOTED.sub(rb"\1", raw)}
+            yield row | {"raw": _QUOTED.sub(rb"\1", raw) if b">From " in raw else raw}
 
 
 def open_mbox(whole: Piece) -> list[Piece]:

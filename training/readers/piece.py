@@ -5,24 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import pyarrow as pa
-
-SCHEMA: Final = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("group", pa.string()),
-        ("split", pa.string()),
-        ("date", pa.int64()),
-        ("raw", pa.binary()),
-        ("text", pa.string()),
-        ("error", pa.string()),
-    ]
-)
+COLUMNS: Final = ("id", "label", "group", "split", "date", "raw", "text", "error")
+"""Of a row: strings, but for the date (epoch seconds) and the raw mail (bytes)."""
 READ_MAILS: Final = 1_024
-"""Mails of a table at most, and of a piece where they can be counted beforehand."""
+"""Mails of a batch at most, and of a piece where they can be counted beforehand."""
 READ_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of a table, and of a piece of single files, above which it is cut."""
+"""Bytes of a batch, and of a piece of single files, above which it is cut."""
 RANGE_BYTES: Final = 4 * 1024 * 1024
 """Bytes of a piece of an mbox or JSONL file: about READ_MAILS mails of a usual length."""
 
@@ -30,8 +18,9 @@ ReaderName = Literal[
     "files", "maildir", "index", "mbox", "jsonl", "csv", "parquet", "hf", "synthetic"
 ]
 Row = dict[str, Any]
-"""Some columns of SCHEMA; those that are missing are null."""
+"""A mail, or why it is none: COLUMNS, None where nothing is known."""
 
+_ABSENT: Final[Row] = dict.fromkeys(COLUMNS)
 _LINE_END: Final = re.compile(r"\s*[\r\n]\s*")
 
 
@@ -69,19 +58,19 @@ class Piece:
     """Bytes of that file when it was opened."""
 
 
-def tables(rows: Iterable[Row]) -> Iterator[pa.Table]:
-    """The rows as tables of SCHEMA, of at most READ_MAILS rows and about READ_BYTES each."""
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows, each with all COLUMNS, at most READ_MAILS and about READ_BYTES at once."""
     held: list[Row] = []
     size = 0
     for row in rows:
         weight = len(row.get("raw") or b"") + len(row.get("text") or "")
         if held and (len(held) == READ_MAILS or size + weight > READ_BYTES):
-            yield pa.Table.from_pylist(held, SCHEMA)
+            yield held
             held, size = [], 0
-        held.append(row)
+        held.append(_ABSENT | row)
         size += weight
     if held:
-        yield pa.Table.from_pylist(held, SCHEMA)
+        yield held
 
 
 def printable(text: str) -> str:
