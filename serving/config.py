@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.config import Section
 from training.mail import MAX_MAIL_BYTES
+from training.schema import Section
 
 
 class ServeConfig(Section):

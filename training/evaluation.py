@@ -15,9 +15,10 @@ import ray.data
 
 from training import metrics
 from training.bundle import Bundle, load
-from training.config import TrainConfig, read_yaml, validate
+from training.config import TrainConfig
 from training.home import Home
 from training.mails import survey
+from training.schema import read_yaml, validate
 from training.scorer import Precision, Scorer
 from training.sources import SourceError
 from training.stages import Stages

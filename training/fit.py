@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from training import bundle as bundles
 from training import registry
 from training.bundle import Bundle
-from training.config import ConfigError, TrainConfig
+from training.config import TrainConfig
 from training.evaluation import score
 from training.home import Home
 from training.loop import Job, train
@@ -33,6 +33,7 @@ from training.model import build, tokenizer
 from training.plan import Plan
 from training.progress import Listener, Message
 from training.run import Run
+from training.schema import ConfigError
 from training.stages import Stages
 from training.status import Status
 from training.tracking import Tracker

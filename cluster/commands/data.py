@@ -14,8 +14,9 @@ from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, c
 from cluster.console import Console
 from cluster.session import ray_session
 from training import corpus
-from training.config import ConfigError, TrainConfig, resolve
+from training.config import TrainConfig, resolve
 from training.home import Home
+from training.schema import ConfigError
 
 if TYPE_CHECKING:
     from training.mails import Mails

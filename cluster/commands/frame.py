@@ -10,10 +10,10 @@ import typer
 from cluster.console import Console
 from cluster.jobs import JobError
 from cluster.session import SessionError, quiet
-from training.config import ConfigError
 from training.corpus import CorpusError
 from training.home import Home
 from training.mail import MailError
+from training.schema import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 Address = Annotated[

@@ -13,8 +13,9 @@ from cluster.doctor import Check
 from cluster.jobs import checkout
 from cluster.jobs import submit as hand_over
 from training import corpus
-from training.config import ConfigError, resolve
+from training.config import resolve
 from training.home import Home
+from training.schema import ConfigError
 
 SUBMITTED = ("train", "tune", "evaluate", "data", "doctor")
 

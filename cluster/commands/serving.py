@@ -14,8 +14,8 @@ from cluster.commands.frame import Address, Json, Overrides, command
 from cluster.commands.training import located
 from cluster.console import Console
 from cluster.session import ray_session
-from training.config import ConfigError, validate
 from training.mail import MailError
+from training.schema import ConfigError, validate
 
 _CHUNK = 64
 """Mails classified between two updates of the progress line."""

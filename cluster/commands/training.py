@@ -11,8 +11,9 @@ from rich.text import Text
 from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.console import Console
 from cluster.session import ray_session
-from training.config import ConfigError, TrainConfig, resolve
+from training.config import TrainConfig, resolve
 from training.home import Home
+from training.schema import ConfigError
 
 if TYPE_CHECKING:
     from training.fit import Result

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from training.bundle import FILES, Bundle, BundleError, load, save
-from training.config import ConfigError, ModelConfig, TrainConfig, resolve
+from training.config import ModelConfig, TrainConfig, resolve
 from training.model import MailModel, build, tokenizer
+from training.schema import ConfigError
 from training.scorer import Scorer, pad
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config import ConfigError, resolve
+from training.config import resolve
+from training.schema import ConfigError
 
 
 def test_spam_bert_is_the_classic_setup() -> None:

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel
 
 from training import registry, synthetic
 from training.bundle import load as load_bundle
-from training.config import ConfigError, TrainConfig, resolve
+from training.config import TrainConfig, resolve
 from training.evaluation import evaluate
 from training.fit import fit, train_run
 from training.home import Home
@@ -19,6 +19,7 @@ from training.mails import load as load_mails
 from training.model import tokenizer
 from training.progress import Message
 from training.run import Run, RunNameError, new_run, unfinished_run
+from training.schema import ConfigError
 from training.sources import SourceError
 from training.splits import SPLITS
 from training.stages import Quiet

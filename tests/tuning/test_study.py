@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from training.config import ConfigError
 from training.home import Home
 from training.registry import resolve
+from training.schema import ConfigError
 from training.stages import Quiet
 from training.tracking import client
 from tuning.config import resolve_study
