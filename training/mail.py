@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from datetime import date as calendar_date
-from typing import Final
+from typing import Final, NamedTuple
 
 from training import prose
 from training.markup import MAX_HTML_CHARS, owner, page
@@ -112,8 +112,7 @@ def text_options(extras: Iterable[str]) -> MailTextOptions:
     return MailTextOptions(**dict.fromkeys(extras, True))
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """The parts of a mail that the model reads, decoded to Unicode, and what groups it."""
 
     subject: str = ""

@@ -23,7 +23,8 @@ _MAX_STYLE_CHARS: Final = 1_024
 
 _INSIDE: Final = re.compile(
     # Only directly after a letter: the lookbehind stands behind the literal, which is searched for.
-    r"<(?<=\w<)(?=[^<>]{0,220}>[\w<])(?:!--[^<>]{0,200}--(?:><!--[^<>]{0,200}--){0,9}|(\w{1,20})(?:\s[^<>]{0,80})?></\1|"
+    # What follows the tag is looked at next: most tags are refused there.
+    r"<(?<=\w<)(?=[^<>]{0,220}>(?:\w|<!)|\w{1,20}[^<>]{0,80}></)(?:!--[^<>]{0,200}--(?:><!--[^<>]{0,200}--){0,9}|(\w{1,20})(?:\s[^<>]{0,80})?></\1|"
     r"(?P<plain>/?(?:a|b|i|u|s|em|font|span|small|strong|big|sub|sup|tt|code|wbr|nobr|mark)\b"
     r"[^<>]{0,200})|"
     r"/?(?!(?:p|br|hr|h\d|div|img|t[dhr]|table|tbody|li|[uod]l|d[dt]|center|html|body|head|title|"
