@@ -155,9 +155,9 @@ class Console:
             raise
         self._finish(stage, failed=False)
 
-    def note(self, text: str | Text) -> None:
-        """A line on the terminal that stays, above any live one."""
-        self._terminal.print(text, soft_wrap=True)
+    def note(self, text: RenderableType) -> None:
+        """A line on the terminal that stays, or a table, above any live one."""
+        _show(self._terminal, text)
 
     def result(self, human: RenderableType, data: Mapping[str, Any]) -> None:
         """The one thing that goes to stdout: `human`, or `data` as one JSON object.
@@ -166,14 +166,8 @@ class Console:
         """
         if self.json_output:
             self._out.print(json.dumps(_plain(data), allow_nan=False), soft_wrap=True)
-            return
-        if isinstance(human, str | Text):
-            self._out.print(human, soft_wrap=True)
-        elif self._out.is_terminal:
-            self._out.print(human)
         else:
-            natural = Measurement.get(self._out, self._out.options, human).maximum
-            self._out.print(human, width=max(80, natural))
+            _show(self._out, human)
 
     def fail(self, message: str, code: int) -> NoReturn:
         """End the command: one red line for each line of `message`, SystemExit with `code`."""
@@ -233,6 +227,17 @@ class _Screen(RichConsole):
         # Rich would point descriptor 1, here the log file, at /dev/null and exit with 1.
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), self.file.fileno())
+
+
+def _show(screen: _Screen, human: RenderableType) -> None:
+    """Print lines unfolded; and a table as wide as the terminal, or as it is itself, elsewhere."""
+    if isinstance(human, str | Text):
+        screen.print(human, soft_wrap=True)
+    elif screen.is_terminal:
+        screen.print(human)
+    else:
+        natural = Measurement.get(screen, screen.options, human).maximum
+        screen.print(human, width=max(80, natural))
 
 
 @contextmanager

@@ -134,15 +134,15 @@ def compare_versions(ray: str, python: str) -> str:
     return f"Ray {ray}, Python {python} on both sides"
 
 
-def spare_cpus(*, workers: int, cpus_per_worker: int, total: int) -> Check:
-    """Training workers leave at least one of the `total` CPUs to Ray Data."""
+def enough_cpus(*, workers: int, cpus_per_worker: int, total: int) -> Check:
+    """The training workers fit on the `total` CPUs."""
 
     def run() -> str:
         taken = workers * cpus_per_worker
         detail = f"{workers} workers x {cpus_per_worker} CPUs = {taken} of {total}"
-        if taken >= total:
-            raise RuntimeError(f"{detail}: none is left for Ray Data, the run would hang")
-        return f"{detail}, {total - taken} left for Ray Data"
+        if taken > total:
+            raise RuntimeError(f"{detail}: the run would wait for ever")
+        return detail
 
     return Check("CPUs", run, "fewer scaling.workers or scaling.cpus, or a larger cluster")
 

@@ -1,15 +1,35 @@
-"""Batches: a rank's rows of the plan as tensors."""
+"""Batches: a rank's rows of the plan as tensors, made in a thread while the step before runs."""
 
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from training.plan import Plan
+from training.plan import Plan, cut
 from training.scorer import pad
+
+_AHEAD: Final = 4
+"""Batches that are made before they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Micro:
+    """The mails of one forward."""
+
+    rows: np.ndarray
+    """int64 [mails], rows of the token cache; empty for a stand-in"""
+    ids: torch.Tensor
+    """int64 [mails, longest]; a stand-in's one mail must weigh nothing"""
+    mask: torch.Tensor | None
+    labels: torch.Tensor
+    """int64 [mails]"""
+    real: int
+    """Tokens that are not padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +41,84 @@ class Batch:
     """Within the epoch; VALIDATE outside training."""
     size: int
     """Mails of the global batch."""
-    rows: np.ndarray
-    """int64 [mails], rows of the token cache; empty where the slice is"""
-    ids: torch.Tensor
-    """int64 [mails, longest]; of an empty slice one mail that must weigh nothing"""
-    mask: torch.Tensor | None
-    labels: torch.Tensor
-    """int64 [mails]"""
+    parts: list[Micro]
+    """At least one: an empty slice has a stand-in."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """int64 [mails of the slice]"""
+        return np.concatenate([part.rows for part in self.parts])
 
 
 def stream(
-    plan: Plan, tokens: Path, filler: int, rank: int, world: int, epoch: int, step: int
+    plan: Plan,
+    tokens: Path,
+    filler: int,
+    rank: int,
+    world: int,
+    epoch: int,
+    step: int,
+    micro: int | None = None,
+    *,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
-    """A rank's batches, as `Plan.rows_of` gives them."""
-    for row in plan.rows_of(tokens, rank, world, epoch, step):
-        yield _batch(row, filler)
+    """A rank's batches, as `Plan.rows_of` gives them, in parts of at most `micro` tokens."""
+    rows = plan.rows_of(tokens, rank, world, epoch, step)
+    yield from _ahead(_batch(row, filler, micro, pinned) for row in rows)
 
 
-def _batch(row: dict[str, Any], filler: int) -> Batch:
+def _batch(row: dict[str, Any], filler: int, micro: int | None, pinned: bool) -> Batch:
     flat = np.asarray(row["tokens"], np.int64)
     lengths = np.asarray(row["lengths"], np.int64)
-    mails: list[np.ndarray] = (
-        np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else [np.zeros(2, np.int64)]
-    )
-    ids, mask = pad(mails, filler)
-    labels = torch.as_tensor(np.asarray(row["labels"], np.int64))
-    return Batch(
-        epoch=int(row["epoch"]),
-        step=int(row["step"]),
-        size=int(row["size"]),
-        rows=np.asarray(row["rows"], np.int64),
-        ids=ids,
-        mask=mask,
-        labels=labels if len(lengths) else torch.zeros(1, dtype=torch.int64),
-    )
+    rows = np.asarray(row["rows"], np.int64)
+    labels = np.asarray(row["labels"], np.int64)
+    mails = np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
+    order = np.argsort(lengths, kind="stable")
+    parts = [order] if micro is None or not len(order) else cut(order, lengths, micro)
+    made = [_micro([mails[i] for i in at], rows[at], labels[at], filler, pinned) for at in parts]
+    return Batch(int(row["epoch"]), int(row["step"]), int(row["size"]), made)
+
+
+def _micro(
+    mails: list[np.ndarray], rows: np.ndarray, labels: np.ndarray, filler: int, pinned: bool
+) -> Micro:
+    stand_in = not mails
+    ids, mask = pad([np.zeros(2, np.int64)] if stand_in else mails, filler)
+    truth = torch.zeros(1, dtype=torch.int64) if stand_in else torch.from_numpy(labels)
+    if pinned:
+        ids, truth = ids.pin_memory(), truth.pin_memory()
+        mask = None if mask is None else mask.pin_memory()
+    return Micro(rows, ids, mask, truth, sum(map(len, mails)))
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same, made in a thread."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(_AHEAD)
+    over = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> bool:
+        while not over.is_set():
+            try:
+                ready.put(item, timeout=0.5)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def fill() -> None:
+        try:
+            for batch in batches:
+                if not put(batch):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    threading.Thread(target=fill, daemon=True, name="batches").start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        over.set()

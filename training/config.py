@@ -6,11 +6,18 @@ dotted overrides of the command line, every fault of the result reported togethe
     resolve(recipe="spam-minilm", overrides=["optimizer.lr=3e-5", "scaling.workers=1"])
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from training.schema import Section, read_yaml, recipe_file, validate
 
@@ -19,6 +26,9 @@ DEFAULT_RECIPE = "spam-minilm"
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weights = (
+    Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+)
 Extra = Literal["received", "date", "list_footer", "subject_tags"]
 
 
@@ -78,7 +88,7 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW with linear warm-up and linear decay."""
+    """AdamW, its learning rates, and the loss it lowers."""
 
     lr: float = Field(default=2e-5, gt=0)
     """The peak learning rate."""
@@ -86,12 +96,36 @@ class OptimizerConfig(Section):
     """Decoupled; biases and layer norms have none."""
     warmup: Fraction = 0.1
     """The share of all steps in which the learning rate rises from 0."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """After the warm-up; `linear` and `cosine` end at 0."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """The factor from the learning rate of a layer to that of the one below; BERT layers only."""
     clip: float = Field(default=1.0, gt=0)
     """The largest global gradient norm."""
     epochs: int = Field(default=3, ge=1)
     """Passes over the training mails."""
     patience: int = Field(default=2, ge=1)
     """Epochs without a better validation loss after which training stops."""
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """`focal` turns from mails that are already told well to those that are not."""
+    focal_gamma: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """How far `focal` turns; 0 is cross-entropy."""
+    label_smoothing: Fraction = 0.0
+    """The share of each target that is spread evenly over all labels."""
+    class_weights: Weights = "none"
+    """The weight of each label's mails; `balanced` gives all labels the same sum of weights."""
+
+    @field_validator("class_weights", mode="wrap")
+    @classmethod
+    def _one_fault(cls, value: object, check: ValidatorFunctionWrapHandler) -> Weights:
+        try:
+            weights: Weights = check(value)
+        except ValidationError as error:  # has a line for each alternative, and internal names
+            raise ValueError(
+                "optimizer.class_weights must be none, balanced or a list of one positive number "
+                f"for each label, got {value!r}"
+            ) from error
+        return weights
 
 
 class BatchingConfig(Section):
@@ -99,15 +133,21 @@ class BatchingConfig(Section):
 
     size: int = Field(default=16, ge=1)
     """Mails in a global batch, over all workers."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens of a global batch, padding included, instead of a count of mails: long mails come in
+    small batches. `size` then only says how many mails are sorted by length together."""
     window: int = Field(default=32, ge=1)
     """Batches whose mails are sorted by length together: larger pads less, mixes less."""
+    micro_tokens: int | None = Field(default=None, ge=1)
+    """Tokens, padding included, of one forward pass of one worker; a larger share of a batch is
+    cut, its gradients added up. It changes memory and speed, not the training."""
 
 
 class ScalingConfig(Section):
     """On what the run runs."""
 
-    workers: int = Field(default=2, ge=1)
-    """Data-parallel (DDP) workers."""
+    workers: int | str = 2
+    """Data-parallel (DDP) workers; `1..4` grows and shrinks with the cluster between the two."""
     cpus: int = Field(default=1, ge=1)
     """CPU cores, and so Torch threads, of each worker."""
     gpu: bool = False
@@ -118,6 +158,32 @@ class ScalingConfig(Section):
     """Lost workers after which the run gives up; each restarts it from its last checkpoint."""
     checkpoint_steps: int = Field(default=0, ge=0)
     """A checkpoint each so many steps besides the one of each epoch; 0 for none."""
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """The most that a lost worker or a killed run costs: a checkpoint each so many minutes."""
+    resize_seconds: float = Field(default=60.0, gt=0)
+    """How often a run whose `workers` are a range looks whether the cluster has more of them."""
+
+    @field_validator("workers")
+    @classmethod
+    def _a_count_or_a_range(cls, value: int | str) -> int | str:
+        bounds = re.fullmatch(r"(\d{1,5})\.\.(\d{1,5})", value) if isinstance(value, str) else None
+        if bounds and 1 <= int(bounds[1]) <= int(bounds[2]):
+            return f"{int(bounds[1])}..{int(bounds[2])}"
+        if isinstance(value, int) and value >= 1:
+            return value
+        raise ValueError(
+            f"scaling.workers: a count of at least 1, or a range such as 1..4, got {value!r}"
+        )
+
+    @property
+    def fewest(self) -> int:
+        """Workers that a run needs at least."""
+        return int(str(self.workers).partition("..")[0])
+
+    @property
+    def most(self) -> int:
+        """Workers that a run takes where it can have them."""
+        return int(str(self.workers).rpartition("..")[2])
 
 
 class TrackingConfig(Section):
@@ -129,6 +195,11 @@ class TrackingConfig(Section):
     """The name under which the bundle is registered."""
     promote: Literal["better", "always", "never"] = "better"
     """When the alias `champion` moves to the new version: `better` compares validation ROC AUC."""
+    audit: bool = False
+    """Each worker logs which mails each step was made of, in the run's directory."""
+    profile: bool = False
+    """Rank 0 writes a profiler trace of some steps of the first epoch, for TensorBoard or
+    Perfetto, in the run's directory."""
 
 
 class TrainConfig(Section):
@@ -152,9 +223,15 @@ class TrainConfig(Section):
                 f"model.head: sigmoid needs two data.labels, got {len(self.data.labels)}; "
                 "use softmax"
             )
-        if self.batching.size < self.scaling.workers:
+        weights = self.optimizer.class_weights
+        if not isinstance(weights, str) and len(weights) != len(self.data.labels):
             raise ValueError(
-                f"batching.size must be at least scaling.workers ({self.scaling.workers}), "
+                "optimizer.class_weights must be one for each of the "
+                f"{len(self.data.labels)} labels, got {len(weights)}"
+            )
+        if self.batching.size < self.scaling.most:
+            raise ValueError(
+                f"batching.size must be at least scaling.workers ({self.scaling.most}), "
                 f"got {self.batching.size}"
             )
         return self

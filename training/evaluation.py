@@ -91,7 +91,7 @@ def score(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     gpu = ray.cluster_resources().get("GPU", 0) >= workers
-    job = ray.data.from_arrow(blocks).map_batches(
+    job = ray.data.from_blocks(blocks).map_batches(
         Score,
         fn_constructor_args=(str(bundle), precision),
         batch_format="pyarrow",

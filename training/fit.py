@@ -2,45 +2,33 @@
 
 runs/<name>/run.json      the config, the state of the run, where it is tracked
 runs/<name>/bundle/       the best checkpoint as a bundle
-runs/<name>/checkpoint_*  the best and the last checkpoint
+runs/<name>/checkpoints/  see training/checkpoint.py; of a finished run, the best one's weights
 runs/<name>/tensorboard/
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from safetensors.torch import load_file
 
 from training import bundle as bundles
 from training import registry
 from training.bundle import Bundle
-from training.config import TrainConfig
+from training.checkpoint import MODEL, keep_best, weights_digest
 from training.evaluation import score
 from training.home import Home
-from training.loop import Job, train
 from training.mails import Mails, load
 from training.model import build, tokenizer
-from training.plan import Plan
-from training.progress import Listener, Message
 from training.run import Run
-from training.schema import ConfigError
 from training.stages import Stages
 from training.status import Status
 from training.tracking import Tracker
-
-
-class RunError(RuntimeError):
-    """A run failed; the message has the cause and says what to do."""
+from training.trainer import train_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +40,12 @@ class Result:
     model: str
     version: str
     champion: bool
+    weights: str
+    """SHA-256 of the best checkpoint's weights."""
     mails_per_second: float
     seconds: float
+    epochs: list[dict[str, Any]]
+    """A row for each that this command trained: losses, validation metrics, seconds."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
@@ -63,8 +55,10 @@ class Result:
             "model": self.model,
             "version": self.version,
             "champion": self.champion,
+            "weights": self.weights,
             "mails_per_second": self.mails_per_second,
             "seconds": self.seconds,
+            "epochs": self.epochs,
             "metrics": self.bundle.metrics,
         }
 
@@ -88,7 +82,9 @@ def fit(run: Run, home: Home, stages: Stages) -> Result:
             status = Status(stage, stages.note, run.config, len(mails.on("train")), tracker.log)
             best = train_run(run, mails, status)
             stage.update(status.closing())
-        return complete(run, mails, best, home, stages, tracker, began, status.rate)
+        result = complete(run, mails, best, home, stages, tracker, began, status)
+    keep_best(run.path / "checkpoints")
+    return result
 
 
 @contextmanager
@@ -112,7 +108,7 @@ def complete(
     stages: Stages,
     tracker: Tracker,
     began: float,
-    rate: float,
+    status: Status | None = None,
 ) -> Result:
     """Bundle, test and register the best checkpoint of a run that is trained."""
     made = _bundle(run, mails, best, stages)
@@ -121,63 +117,24 @@ def complete(
         version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
         stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
     seconds = time.monotonic() - began
-    return Result(run.path.name, made, made.name, version, champion, rate, seconds)
-
-
-def train_run(
-    run: Run, mails: Mails, on_message: Callable[[Message], None] | None, **extra: Any
-) -> Path:
-    """Train from where `run` stands to its end; returns the best checkpoint's directory."""
-    config = run.config
-    _room(config)
-    # A report, and the end of a run, wait for the controller's next look: two seconds by default.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.3")
-    plan = Plan(
-        mails.rows(),
-        config.batching.size,
-        config.batching.window,
-        config.seed,
-        config.optimizer.epochs,
+    return Result(
+        name=run.path.name,
+        bundle=made,
+        model=made.name,
+        version=version,
+        champion=champion,
+        weights=weights_digest(best),
+        mails_per_second=status.rate if status else 0.0,
+        seconds=seconds,
+        epochs=status.history if status else [],
     )
-    scaling = config.scaling
-    with Listener(on_message) as listener:
-        job = Job(config, plan, mails.cache.path, listener.board)
-        trainer = TorchTrainer(
-            lambda: train(job),
-            scaling_config=ScalingConfig(
-                num_workers=scaling.workers,
-                use_gpu=scaling.gpu,
-                resources_per_worker={"CPU": scaling.cpus} | ({"GPU": 1} if scaling.gpu else {}),
-            ),
-            run_config=RunConfig(
-                name=run.path.name,
-                storage_path=str(run.path.parent),
-                failure_config=FailureConfig(max_failures=scaling.max_failures),
-                checkpoint_config=CheckpointConfig(
-                    num_to_keep=1,
-                    checkpoint_score_attribute="val_loss",
-                    checkpoint_score_order="min",
-                ),
-                **extra,
-            ),
-        )
-        try:
-            result = trainer.fit()
-        except TrainingFailedError as error:
-            raise RunError(
-                f"training failed: {_cause(error)}; mend it and continue with --resume"
-            ) from error
-    best = min(result.best_checkpoints or [], key=lambda pair: pair[1]["val_loss"], default=None)
-    if best is None:
-        raise RunError("training ended without a checkpoint")
-    return Path(best[0].path)
 
 
 def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     """The bundle of a checkpoint, with the metrics of validation and test in it."""
     config = run.config
     model = build(config.model, len(config.data.labels), config.data.max_length)
-    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    model.load_state_dict(load_file(checkpoint / MODEL))
     words = tokenizer(config.model.name)
     place = run.path / "bundle"
     bundles.save(place, model, words, config, version=run.path.name, metrics={})
@@ -186,7 +143,7 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
         both = np.concatenate([mails.on("validation"), mails.on("test")])
         scored = score(
             place, mails.cache, both, config.data.labels,
-            config.scaling.precision, config.scaling.workers,
+            config.scaling.precision, config.scaling.fewest,
             lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
         )  # fmt: skip
         cut = len(mails.on("validation"))
@@ -201,34 +158,3 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
             f"ROC AUC {test['roc_auc']:.4f}"
         )
     return bundles.save(place, model, words, config, version=run.path.name, metrics=metrics)
-
-
-def _room(config: TrainConfig) -> None:
-    """Refuse what would wait for ever: workers on every CPU leave none for Ray Data."""
-    have = ray.cluster_resources()
-    need = config.scaling.workers * config.scaling.cpus + 1
-    if have.get("CPU", 0) < need:
-        raise ConfigError(
-            f"scaling: {config.scaling.workers} workers of {config.scaling.cpus} CPUs and Ray Data "
-            f"need {need} CPUs, the cluster has {have.get('CPU', 0):g}; "
-            "lower scaling.workers or scaling.cpus"
-        )
-    if config.scaling.gpu and have.get("GPU", 0) < config.scaling.workers:
-        raise ConfigError(
-            f"scaling.gpu: {config.scaling.workers} GPUs are needed, "
-            f"the cluster has {have.get('GPU', 0):g}"
-        )
-
-
-def _cause(error: TrainingFailedError) -> str:
-    """The innermost reason, in one line."""
-    failures: Sequence[BaseException] = []
-    if isinstance(error, WorkerGroupError):
-        failures = list(error.worker_failures.values())
-    elif isinstance(error, ControllerError):
-        failures = [error.controller_failure]
-    cause: BaseException = failures[0] if failures else error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
-        cause = inner
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1] if lines else 'no message'}"

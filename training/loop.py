@@ -1,13 +1,12 @@
 """The training loop: what each DDP worker runs, from its place in the plan to the end."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import ray.train
@@ -18,14 +17,22 @@ from ray.train.torch import get_device, prepare_model
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from training import checkpoint, metrics
-from training.batches import Batch, stream
-from training.checkpoint import State
-from training.config import OptimizerConfig, TrainConfig
+from training import checkpoint, faults, metrics
+from training.audit import Audit
+from training.batches import Batch, Micro, stream
+from training.checkpoint import State, Writer
+from training.config import TrainConfig
+from training.losses import Loss
+from training.meter import Meter
 from training.model import MailModel, build
+from training.optimizer import make_optimizer
 from training.plan import VALIDATE, Plan
+from training.profiler import Profiler
 from training.progress import Poster
 from training.scorer import bf16_pays
+
+_LOOK: Final = 16
+"""Steps between two looks for a notice that a node is to go: the call is one of all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,166 +42,224 @@ class Job:
     config: TrainConfig
     plan: Plan
     tokens: Path
+    run: Path
+    """The run's directory, which every node sees."""
     board: ActorHandle[Any] | None
 
 
-def train(job: Job) -> None:
-    """Train, validate each epoch, report metrics and checkpoints; the same on every rank."""
+def train(job: Job) -> str | None:
+    """Train, validate each epoch, report metrics and write checkpoints; the same on every rank.
+
+    Returns why training cannot go on, None where it came to its end.
+    """
     config, plan = job.config, job.plan
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(config.scaling.cpus)
-    torch.manual_seed(config.seed)
+    poster = Poster(job.board if rank == 0 else None)
+    _settle(config)
 
     raw = build(config.model, len(config.data.labels), config.data.max_length)
-    model = prepare_model(raw)
-    optimizer, schedule = _optimizer(raw, config.optimizer, plan.steps * plan.epochs)
-    state = State()
-    if (saved := ray.train.get_checkpoint()) is not None:
-        with saved.as_directory() as folder:
-            state = checkpoint.read(Path(folder), raw, optimizer, schedule)
-    worker = Worker(
-        config, raw, model, optimizer, schedule, state, Poster(job.board if rank == 0 else None)
-    )
-
-    if saved is not None:
-        worker.poster.result(kind="resumed", **asdict(state))
-    flow = stream(plan, job.tokens, raw.filler, rank, world, state.epoch, state.step)
-    if state.over:
-        return
-    for (epoch, validating), batches in groupby(flow, lambda b: (b.epoch, b.step == VALIDATE)):
-        if not validating:
-            worker.train_epoch(batches, plan.steps)
-            continue
-        result = worker.validate(batches)
-        state.epoch, state.step = epoch + 1, 0
-        better = result["loss"] < state.best
-        state.best, state.stale = (result["loss"], 0) if better else (state.best, state.stale + 1)
-        state.over = state.stale >= config.optimizer.patience
-        worker.report(result)
-        if state.over:
-            return
+    model = prepare_model(raw, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
+    optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
+    state = State(plan=plan.fingerprint)
+    found, start = _agreed(job.run / "checkpoints", rank, world)
+    if found.path is not None:
+        state = checkpoint.read(found.path, raw, optimizer, schedule)
+        if state.plan != plan.fingerprint:
+            return faults.other_plan(job.run)
+    poster.result(
+        kind="started", epoch=state.epoch, step=state.step, seen=state.seen, best=state.best,
+        workers=world, passed_over=found.passed_over,
+    )  # fmt: skip
+    if state.over or state.epoch == config.optimizer.epochs:
+        return None
+    batches = stream(
+        plan, job.tokens, raw.filler, rank, world, state.epoch, state.step,
+        config.batching.micro_tokens, pinned=torch.cuda.is_available(),
+    )  # fmt: skip
+    writer = Writer(job.run / "checkpoints", lambda text: poster.result(kind="note", text=text))
+    loss = Loss(config.optimizer, raw.shape, plan.rows.label_counts)
+    with (
+        writer,
+        Audit(job.run, start, rank, world, on=config.tracking.audit) as audit,
+        Profiler(job.run, on=config.tracking.profile and rank == 0) as profiler,
+    ):
+        worker = Worker(
+            job, rank, world, raw, model, optimizer, schedule, loss, state, poster, writer, audit,
+            profiler, Meter(raw, world),
+        )  # fmt: skip
+        return worker.run(batches)
 
 
 @dataclass(slots=True)
 class Worker:
     """One rank of a run: its model, its optimizer and where it stands."""
 
-    config: TrainConfig
+    job: Job
+    rank: int
+    world: int
     raw: MailModel
     model: Any
-    """`raw`, wrapped for DDP"""
+    """`raw`, wrapped for DDP where there are several workers"""
     optimizer: AdamW
     schedule: LambdaLR
+    loss: Loss
     state: State
     poster: Poster
+    writer: Writer
+    audit: Audit
+    profiler: Profiler
+    meter: Meter
+    largest: int = 0
+    """Tokens of the largest forward that there was memory for."""
 
-    def train_epoch(self, batches: Iterator[Batch], steps: int) -> None:
+    def run(self, batches: Iterator[Batch]) -> str | None:
+        """All epochs that are left."""
+        state, patience = self.state, self.job.config.optimizer.patience
+        for (epoch, step), of_epoch in groupby(batches, lambda b: (b.epoch, min(b.step, 0))):
+            if step != VALIDATE:
+                fault = self.train_epoch(of_epoch, self.job.plan.steps()[epoch])
+                if fault is not None:
+                    return fault
+                continue
+            result = self.validate(of_epoch)
+            state.epoch, state.step, state.validated = epoch + 1, 0, result["loss"]
+            state.stale = 0 if state.validated < state.best else state.stale + 1
+            state.best = min(state.best, state.validated)
+            state.over = state.stale >= patience
+            self.save()
+            facts: dict[str, float] = {"epoch": state.epoch, "seen": state.seen}
+            facts |= {f"val_{key}": value for key, value in result.items()}
+            ray.train.report(facts)
+            self.poster.result(kind="epoch", **facts)
+            if state.over:
+                break
+        return None
+
+    def train_epoch(self, batches: Iterator[Batch], steps: int) -> str | None:
         """Forward, backward, step, for each global batch from where the state stands."""
         self.model.train()
-        every = self.config.scaling.checkpoint_steps
-        began, mails, tokens = time.monotonic(), 0, 0
+        state, scaling, meter = self.state, self.job.config.scaling, self.meter
+        saved = time.monotonic()
         for batch in batches:
-            loss = self._step(batch)
-            self.state.step += 1
-            self.state.seen += batch.size
-            mails += batch.size
-            tokens += batch.ids.numel() * _world()
-            seconds = time.monotonic() - began
+            began = time.monotonic()
+            self.audit.write(batch)
+            loss, norm = self.step(batch)
+            self.profiler.step()
+            if not np.isfinite(norm):
+                rows = self._suspects(batch)
+                return faults.not_finite(self.job.run, self.job.tokens, batch, rows)
+            state.step += 1
+            state.seen += batch.size
+            state.validated = None
+            meter.add(batch, time.monotonic() - began)
             self.poster.step(
-                epoch=batch.epoch,
-                step=batch.step + 1,
-                steps=steps,
-                loss=loss,
-                lr=self.schedule.get_last_lr()[0],
-                seen=self.state.seen,
-                mails_per_second=mails / seconds,
-                tokens_per_second=tokens / seconds,
-            )
-            if every and self.state.step % every == 0 and self.state.step < steps:
-                self.report({"epoch": batch.epoch, "step": self.state.step})
+                epoch=batch.epoch, step=state.step, steps=steps, seen=state.seen, loss=loss,
+                norm=norm, lr=self.schedule.get_last_lr()[0], **meter.facts(),
+            )  # fmt: skip
+            due = scaling.checkpoint_steps and state.step % scaling.checkpoint_steps == 0
+            late = time.monotonic() - saved > scaling.checkpoint_minutes * 60
+            going = state.step % _LOOK == 0 and ray.train.get_preemption_info() is not None
+            if (due or late or going) and state.step < steps:
+                self.save()
+                saved = time.monotonic()
+                if going:
+                    self.writer.wait()
+        return None
 
-    def _step(self, batch: Batch) -> float:
-        """One global step; returns this rank's part of the batch's mean loss."""
+    def step(self, batch: Batch) -> tuple[float, float]:
+        """One global step; returns this rank's part of the mean loss, and the gradients' norm."""
+        config = self.job.config
         # What is random in a step depends on the step alone, not on what ran before a restart.
-        torch.manual_seed(hash((self.config.seed, batch.epoch, batch.step, _rank())) & 0x7FFFFFFF)
-        device = get_device()
-        mask = None if batch.mask is None else batch.mask.to(device)
-        with self._autocast():
-            logits = self.model(batch.ids.to(device), mask)
-        losses = self.raw.losses(logits, batch.labels.to(device))
-        # DDP takes the mean over ranks; the sum over mails times world / size makes that the mean
-        # over the global batch, however it was sliced. An empty slice's stand-in weighs nothing.
-        weight = _world() / batch.size if len(batch.rows) else 0.0
-        loss = losses.sum() * weight
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.raw.parameters(), self.config.optimizer.clip)
-        self.optimizer.step()
-        self.schedule.step()
+        torch.manual_seed(hash((config.seed, batch.epoch, batch.step, self.rank)) & 0x7FFFFFFF)
+        total = torch.zeros((), device=get_device())
+        for at, part in enumerate(batch.parts):
+            last = at == len(batch.parts) - 1
+            with nullcontext() if last or self.world == 1 else self.model.no_sync():
+                # DDP takes the mean over ranks; the sum over mails times world / size makes that
+                # the mean over the global batch, however it was sliced. A stand-in weighs nothing.
+                weight = self.world / batch.size if len(part.rows) else 0.0
+                try:
+                    loss = self._losses(self.model, part).sum() * weight
+                    loss.backward()
+                except torch.OutOfMemoryError as error:
+                    raise faults.out_of_memory(part.ids.numel(), self.largest) from error
+            self.largest = max(self.largest, part.ids.numel())
+            total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.raw.parameters(), config.optimizer.clip)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+            self.schedule.step()
         self.optimizer.zero_grad()
-        return float(loss.detach())
+        return float(total), float(norm)
 
     def validate(self, batches: Iterator[Batch]) -> dict[str, float]:
         """The metrics of the validation mails, the same on every rank."""
         self.model.eval()
-        rows, scores, labels = [], [], []
-        device = get_device()
-        for batch in batches:
-            # Not around the loop: the stream's next batch, for training, is read in it.
-            with torch.inference_mode(), self._autocast():
-                logits = self.raw(
-                    batch.ids.to(device), None if batch.mask is None else batch.mask.to(device)
-                )
-                scores.append(self.raw.probabilities(logits).cpu().numpy())
-            labels.append(batch.labels.numpy())
-            rows.append(batch.rows)
-        mine = tuple(np.concatenate(part) for part in (labels, scores, rows))
+        scores, labels = [], []
+        with torch.inference_mode():
+            for part in (part for batch in batches for part in batch.parts):
+                scores.append(self.raw.probabilities(self._logits(self.raw, part)).cpu().numpy())
+                labels.append(part.labels.numpy())
+        mine = (np.concatenate(labels), np.concatenate(scores)) if labels else None
         parts: list[Any] = [mine]
-        if _world() > 1:
-            parts = [None] * _world()
+        if self.world > 1:
+            parts = [None] * self.world
             dist.all_gather_object(parts, mine)
-        truth, scored, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
+        columns = zip(*[part for part in parts if part is not None], strict=True)
+        truth, scored = (np.concatenate(column) for column in columns)
         return metrics.summary(truth, scored)
 
-    def report(self, result: dict[str, float]) -> None:
-        """Publish metrics and a checkpoint; all ranks must come here together."""
-        facts = {f"val_{k}" if k not in ("epoch", "step") else k: v for k, v in result.items()}
-        facts = {"epoch": self.state.epoch, "seen": self.state.seen} | facts
-        # Ray keeps the checkpoint with the lowest; one within an epoch has no validation loss.
-        facts.setdefault("val_loss", float("inf"))
-        with tempfile.TemporaryDirectory() if _rank() == 0 else nullcontext() as folder:
-            saved = None
-            if folder is not None:
-                checkpoint.write(Path(folder), self.raw, self.optimizer, self.schedule, self.state)
-                saved = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(facts, checkpoint=saved)
-        if "val_accuracy" in facts:
-            self.poster.result(kind="epoch", **facts)
+    def save(self) -> None:
+        """A checkpoint of where the state stands, by rank 0, while training goes on."""
+        if self.rank == 0:
+            self.writer.save(self.raw, self.optimizer, self.schedule, self.state)
 
-    def _autocast(self) -> torch.autocast:
-        precision = self.config.scaling.precision
-        on = precision == "bf16" or (precision == "auto" and bf16_pays())
-        return torch.autocast(get_device().type, torch.bfloat16, enabled=on)
+    def _logits(self, model: Any, part: Micro) -> torch.Tensor:
+        device = get_device()
+        mask = None if part.mask is None else part.mask.to(device, non_blocking=True)
+        precision = self.job.config.scaling.precision
+        bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits: torch.Tensor = model(part.ids.to(device, non_blocking=True), mask)
+        return logits
 
+    def _losses(self, model: Any, part: Micro) -> torch.Tensor:
+        logits = self._logits(model, part)
+        return self.loss(logits, part.labels.to(logits.device, non_blocking=True))
 
-def _optimizer(model: MailModel, config: OptimizerConfig, steps: int) -> tuple[AdamW, LambdaLR]:
-    """AdamW, weight decay on matrices alone; linear warm-up, then linear decay to 0."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = AdamW(groups, lr=config.lr, fused=True)
-    warmup = max(1, round(steps * config.warmup))
-    schedule = LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-    )
-    return optimizer, schedule
-
-
-def _rank() -> int:
-    return int(ray.train.get_context().get_world_rank())
+    @torch.no_grad()
+    def _suspects(self, batch: Batch) -> list[int]:
+        """Rows of the global batch whose own loss is no number; all, where each one's is."""
+        mine = [
+            int(row)
+            for part in batch.parts
+            for row, loss in zip(part.rows, self._losses(self.raw, part), strict=False)
+            if not torch.isfinite(loss)
+        ]
+        everyone: list[Any] = [(mine, batch.rows.tolist())]
+        if self.world > 1:
+            everyone = [None] * self.world
+            dist.all_gather_object(everyone, (mine, batch.rows.tolist()))
+        found = [row for suspects, _ in everyone for row in suspects]
+        return sorted(found or [row for _, rows in everyone for row in rows])
 
 
-def _world() -> int:
-    return int(ray.train.get_context().get_world_size())
+def _settle(config: TrainConfig) -> None:
+    """Threads, seeds, and kernels that give the same bits each time."""
+    torch.set_num_threads(config.scaling.cpus)
+    torch.manual_seed(config.seed)
+    if torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _agreed(folder: Path, rank: int, world: int) -> tuple[checkpoint.Found, int]:
+    """What rank 0 found, where a file system may show others less, and the time of this start."""
+    said: list[Any] = [None]
+    if rank == 0:
+        said = [(checkpoint.latest(folder), time.time_ns())]
+    if world > 1:
+        dist.broadcast_object_list(said, src=0)
+    agreed: tuple[checkpoint.Found, int] = said[0]
+    return agreed

@@ -72,14 +72,6 @@ class MailModel(nn.Module):
         logits: Tensor = self.head(self.dropout(pooled))
         return logits.float()
 
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each mail, float32 [mails]; `labels` is int64 [mails]."""
-        if self.shape.kind == "sigmoid":
-            return nn.functional.binary_cross_entropy_with_logits(
-                logits.squeeze(1), labels.float(), reduction="none"
-            )
-        return nn.functional.cross_entropy(logits, labels, reduction="none")
-
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probability of each label, float32 [mails, labels]."""
         if self.shape.kind == "sigmoid":
@@ -182,14 +174,24 @@ def locate(name: str) -> str:
     return name
 
 
-def _freeze(model: MailModel, depth: int) -> None:
-    if depth == 0:
-        return
+def bert_layers(model: MailModel, key: str) -> tuple[nn.Module, list[nn.Module]]:
+    """The embeddings, and the layers from the lowest to the top, of a BERT-like encoder.
+
+    Raises:
+        ConfigError: it is not built as BERT is, so that the config's `key` says nothing of it.
+    """
     encoder: Any = model.encoder
     embeddings = getattr(encoder, "embeddings", None)
     layers = getattr(getattr(encoder, "encoder", None), "layer", None)
     if embeddings is None or layers is None:
-        raise ConfigError(f"model.freeze: {type(encoder).__name__} has no BERT layers to freeze")
+        raise ConfigError(f"{key}: needs the layers of a BERT, {type(encoder).__name__} has none")
+    return embeddings, list(layers)
+
+
+def _freeze(model: MailModel, depth: int) -> None:
+    if depth == 0:
+        return
+    embeddings, layers = bert_layers(model, "model.freeze")
     if depth > len(layers):
         raise ConfigError(
             f"model.freeze: at most {len(layers)} here, so that a layer is left, got {depth}"

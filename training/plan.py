@@ -6,6 +6,7 @@ its slice of every global batch, so the mails of a step do not depend on how man
 are. The plan's rows are a Ray Data dataset, mapped to batches that read the memory-mapped tokens.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from training.tokens import read_part
+from training.tokens import column
 
 EVALUATION_TOKENS: Final = 8_192
 _BLOCK_STEPS: Final = 16
@@ -37,19 +38,49 @@ class Rows:
     labels: np.ndarray
     """int32 [all rows of the cache], index into the config's labels"""
 
+    @property
+    def label_counts(self) -> np.ndarray:
+        """int64 [labels up to the highest there is], training mails of each."""
+        counts: np.ndarray = np.bincount(self.labels[self.train])
+        return counts
+
 
 def epoch_plan(
-    rows: np.ndarray, lengths: np.ndarray, size: int, window: int, seed: int, epoch: int
+    rows: np.ndarray,
+    lengths: np.ndarray,
+    size: int,
+    window: int,
+    seed: int,
+    epoch: int,
+    tokens: int | None = None,
 ) -> list[np.ndarray]:
-    """The global batches of an epoch: every row exactly once, the last batch may be smaller."""
+    """The global batches of an epoch: every row exactly once.
+
+    Batches have `size` mails, or as many as `tokens` have room for, padding included; the last one
+    of a window may be smaller.
+    """
     chance = np.random.default_rng([seed, epoch])
     order = chance.permutation(rows)
     batches: list[np.ndarray] = []
     for start in range(0, len(order), size * window):
         chunk = order[start : start + size * window]
         chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        batches += [chunk[first : first + size] for first in range(0, len(chunk), size)]
+        if tokens is None:
+            batches += [chunk[first : first + size] for first in range(0, len(chunk), size)]
+        else:
+            batches += cut(chunk, lengths, tokens)
     return [batches[i] for i in chance.permutation(len(batches))]
+
+
+def cut(rows: np.ndarray, lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Rows of rising lengths in parts of at most `tokens`, padding included, but never of none."""
+    parts: list[np.ndarray] = []
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or lengths[rows[end]] * (end + 1 - start) > tokens:
+            parts.append(rows[start:end])
+            start = end
+    return parts
 
 
 def share(batch: np.ndarray, lengths: np.ndarray, rank: int, world: int) -> np.ndarray:
@@ -69,13 +100,7 @@ def evaluation_plan(
 ) -> list[np.ndarray]:
     """A rank's batches of an evaluation: every row once over all ranks, hardly any padding."""
     mine = rows[np.argsort(lengths[rows], kind="stable")][rank::world]
-    batches: list[np.ndarray] = []
-    start = 0
-    for end in range(1, len(mine) + 1):
-        if end == len(mine) or lengths[mine[end]] * (end + 1 - start) > EVALUATION_TOKENS:
-            batches.append(mine[start:end])
-            start = end
-    return batches
+    return cut(mine, lengths, EVALUATION_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +112,36 @@ class Plan:
     window: int
     seed: int
     epochs: int
+    tokens: int | None = None
+    """Of a global batch, padding included, instead of `size` mails."""
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The global batches of an epoch."""
+        return epoch_plan(
+            self.rows.train,
+            self.rows.lengths,
+            self.size,
+            self.window,
+            self.seed,
+            epoch,
+            self.tokens,
+        )
+
+    def steps(self) -> list[int]:
+        """Global steps of each epoch."""
+        if self.tokens is not None:
+            return [len(self.epoch(epoch)) for epoch in range(self.epochs)]
+        full, rest = divmod(len(self.rows.train), self.size * self.window)
+        return [full * self.window + -(-rest // self.size)] * self.epochs
 
     @property
-    def steps(self) -> int:
-        """Global steps of one epoch."""
-        full, rest = divmod(len(self.rows.train), self.size * self.window)
-        return full * self.window + -(-rest // self.size)
+    def fingerprint(self) -> str:
+        """Of all that decides which mails stand where: a place in one plan is none in another."""
+        digest = hashlib.sha256(repr((self.size, self.window, self.seed, self.tokens)).encode())
+        rows = self.rows
+        for facts in (rows.train, rows.lengths[rows.train], rows.labels[rows.train]):
+            digest.update(np.ascontiguousarray(facts).tobytes())
+        return digest.hexdigest()[:16]
 
     def rows_of(
         self, tokens: Path, rank: int, world: int, epoch: int, step: int
@@ -101,7 +150,8 @@ class Plan:
 
         A row is one slice of a global batch: epoch, step, size, rows, labels, lengths, and the
         mails' tokens end to end. One Ray Data job feeds the whole run, so no epoch waits for its
-        first batch.
+        first batch. It asks for no CPU of its own, and so can never wait for one that the training
+        workers hold: for the same reason its blocks are made here, not by tasks of `from_arrow`.
         """
         blocks = _blocks(self._walk(rank, world, epoch, step), self.rows.labels)
         if not blocks:
@@ -109,12 +159,12 @@ class Plan:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        dataset = ray.data.from_arrow(blocks).map_batches(
+        dataset = ray.data.from_blocks(blocks).map_batches(
             Collate,
             fn_constructor_args=(str(tokens),),
             batch_format="pyarrow",
             batch_size=None,
-            num_cpus=0.25,
+            num_cpus=0,
             compute=ray.data.ActorPoolStrategy(size=1),
         )
         yield from dataset.iter_rows()
@@ -124,7 +174,7 @@ class Plan:
     ) -> Iterator[tuple[int, int, int, np.ndarray]]:
         lengths = self.rows.lengths
         for at in range(epoch, self.epochs):
-            batches = epoch_plan(self.rows.train, lengths, self.size, self.window, self.seed, at)
+            batches = self.epoch(at)
             for number in range(step if at == epoch else 0, len(batches)):
                 batch = batches[number]
                 yield at, number, len(batch), share(batch, lengths, rank, world)
@@ -152,8 +202,7 @@ class Collate:
     """Adds the tokens of the planned mails, flat, with the length of each."""
 
     def __init__(self, tokens: str) -> None:
-        parts = [read_part(file) for file in sorted(Path(tokens).glob("part-*.arrow"))]
-        self.tokens = pa.chunked_array([chunk for part in parts for chunk in part["tokens"].chunks])
+        self.tokens = column(Path(tokens), "tokens")
 
     def __call__(self, plan: pa.Table) -> pa.Table:
         lists = plan["rows"].combine_chunks()

@@ -61,8 +61,16 @@ class TokenCache:
 
     def table(self) -> pa.Table:
         """All rows in the source's order, memory-mapped."""
-        files = sorted(self.path.glob("part-*.arrow"))
-        return pa.concat_tables([read_part(file) for file in files])
+        return pa.concat_tables(_parts(self.path))
+
+
+def column(cache: Path, name: str) -> pa.ChunkedArray:
+    """One column of a cache, in the source's order, memory-mapped."""
+    return pa.chunked_array([chunk for part in _parts(cache) for chunk in part[name].chunks])
+
+
+def _parts(cache: Path) -> list[pa.Table]:
+    return [read_part(file) for file in sorted(cache.glob("part-*.arrow"))]
 
 
 def read_part(file: Path) -> pa.Table:

@@ -13,10 +13,11 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
+from ray.tune.integration.ray_train import TuneReportCallback
 
+from training import checkpoint
 from training.config import TrainConfig
-from training.fit import Result, RunError, complete, train_run
+from training.fit import Result, complete
 from training.home import Home
 from training.mails import Mails, load
 from training.model import tokenizer
@@ -24,6 +25,7 @@ from training.run import Run, RunNameError
 from training.schema import validate
 from training.stages import Stage, Stages
 from training.tracking import Tracker
+from training.trainer import RunError, train_run
 from tuning.config import Axis, StudyConfig
 
 
@@ -83,9 +85,7 @@ def search(
         if trials[0].checkpoint is None:
             raise RunError(f"every trial of {path.name} failed, the first with {trials[0].error}")
         winner = Run(path, _with(config, trials[0].settings))
-        best = complete(
-            winner, mails, Path(trials[0].checkpoint), home, stages, parent, began, rate=0.0
-        )
+        best = complete(winner, mails, Path(trials[0].checkpoint), home, stages, parent, began)
     except BaseException as error:
         parent.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -102,7 +102,8 @@ def _run(
 
     def trial(settings: dict[str, Any]) -> None:
         run = Run(Path(place, tune.get_context().get_trial_id()), _with(config, settings))
-        train_run(run, ray.get(shared), None, callbacks=[TuneReportCallback()])
+        train_run(run, ray.get(shared), None, [TuneReportCallback()])
+        checkpoint.keep_best(run.path / "checkpoints")
 
     search_alg, space = _searcher(study)
     results = tune.Tuner(
@@ -120,33 +121,29 @@ def _run(
             callbacks=[_Watch(stage, study, config.optimizer.epochs)],
         ),
     ).fit()
-    trials = [_trial(study, result) for result in (results[i] for i in range(len(results)))]
+    trials = [_trial(study, results[i], Path(place)) for i in range(len(results))]
     worst = float("inf")
     sign = 1 if study.mode == "min" else -1
     return sorted(trials, key=lambda t: worst if t.metric is None else sign * t.metric)
 
 
-def _trial(study: StudyConfig, result: Any) -> Trial:
-    best: dict[str, Any] = {}
-    table = result.metrics_dataframe
-    if table is not None and len(table) and result.error is None:
-        rows = table.sort_values(study.metric, ascending=study.mode == "min")
-        best = rows.iloc[0].to_dict()
+def _trial(study: StudyConfig, result: Any, folder: Path) -> Trial:
     metrics = result.metrics or {}
-    error = str(result.error).strip().splitlines()[-1] if result.error else None
-    # Ray Train keeps the checkpoint of the lowest validation loss and the last one.
-    kept = best.get(CHECKPOINT_PATH_KEY)
-    if kept is not None and not Path(kept).is_dir():
-        lowest = table.sort_values("val_loss").iloc[0]
-        kept, best = lowest[CHECKPOINT_PATH_KEY], lowest.to_dict()
+    id_ = metrics.get("trial_id", "?")
+    table = result.metrics_dataframe
+    best: dict[str, Any] = {}
+    if table is not None and len(table) and result.error is None:
+        # Of each trial the weights with the lowest validation loss are kept.
+        best = table.sort_values("val_loss").iloc[0].to_dict()
+    kept = checkpoint.best(folder / id_ / "checkpoints") if best else None
     return Trial(
-        id=metrics.get("trial_id", "?"),
+        id=id_,
         settings=dict(result.config or {}),
         metric=best.get(study.metric),
         epochs=len(table) if table is not None else 0,
         seconds=float(metrics.get("time_total_s", 0.0)),
-        error=error,
-        checkpoint=kept,
+        error=str(result.error).strip().splitlines()[-1] if result.error else None,
+        checkpoint=str(kept) if kept else None,
     )
 
 
@@ -184,7 +181,7 @@ def _with(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 
 def _room(config: TrainConfig) -> int:
     """Trials whose workers fit on the cluster with one CPU left for Ray Data."""
-    each = config.scaling.workers * config.scaling.cpus
+    each = config.scaling.fewest * config.scaling.cpus
     return max(1, (int(ray.cluster_resources().get("CPU", 0)) - 1) // each)
 
 

@@ -112,8 +112,8 @@ def doctor(
         if address is None:  # a local Ray is given what the run needs
             total = max(os.cpu_count() or 1, cpus(config))
             listed.append(
-                checks.spare_cpus(
-                    workers=scaling.workers, cpus_per_worker=scaling.cpus, total=total
+                checks.enough_cpus(
+                    workers=scaling.fewest, cpus_per_worker=scaling.cpus, total=total
                 )
             )
         else:

@@ -59,7 +59,7 @@ def train(
 
 def cpus(config: TrainConfig) -> int:
     """What a local Ray must offer: the workers, and something for Ray Data beside them."""
-    return config.scaling.workers * config.scaling.cpus + 2
+    return config.scaling.most * config.scaling.cpus + 2
 
 
 def named_run(config: TrainConfig, name: str | None, *, resume: bool) -> "Run":
@@ -71,11 +71,14 @@ def named_run(config: TrainConfig, name: str | None, *, resume: bool) -> "Run":
 
 
 def trained(console: Console, run: "Run") -> "Result":
-    """What a run gives."""
+    """What a run gives; how it went is told on the terminal."""
     from training.fit import fit
 
     console.note(f"run {run.path.name}: {run.path}")
-    return fit(run, Home.default(), console)
+    result = fit(run, Home.default(), console)
+    if not console.json_output:
+        console.note(course(result.epochs, result.bundle.metrics["test"]))
+    return result
 
 
 def evaluate(
@@ -171,6 +174,23 @@ def tune(
             ),
             result.facts(),
         )
+
+
+def course(epochs: list[dict[str, Any]], test: dict[str, Any]) -> Table:
+    """How training went: a row for each epoch, as `Status.history` gives them, and the test."""
+    rows = Table(
+        "epoch", "train loss", "validation loss", "accuracy", "F1", "ROC AUC", "seconds", box=None
+    )
+    keys = ("loss", "accuracy", "f1", "roc_auc")
+    for row in epochs:
+        loss = "" if row["train_loss"] is None else f"{row['train_loss']:.4f}"
+        rows.add_row(
+            f"{row['epoch']}, best" if row["best"] else str(row["epoch"]), loss,
+            *(f"{row[f'val_{key}']:.4f}" for key in keys), f"{row['seconds']:.1f}",
+            style="bold" if row["best"] else None,
+        )  # fmt: skip
+    rows.add_row("test", "", *(f"{test[key]:.4f}" for key in keys), "")
+    return rows
 
 
 def report(values: dict[str, Any], labels: tuple[str, ...], title: str) -> RenderableType:

@@ -92,6 +92,17 @@ def test_without_a_terminal_a_stage_is_two_lines_and_paths_stay_whole(tmp_path: 
     assert "\x1b" not in done.stdout + done.stderr
 
 
+def test_a_table_can_be_a_note(tmp_path: Path) -> None:
+    done, _ = run(
+        "from rich.table import Table\n"
+        "t = Table('k', 'v', box=None); t.add_row('[x]', 'a b'); c.note(t)",
+        tmp_path,
+        json_output=False,
+    )
+    assert done.stdout == ""
+    assert [line.split() for line in done.stderr.splitlines()] == [["k", "v"], ["[x]", "a", "b"]]
+
+
 def test_a_reader_that_leaves_early_causes_no_traceback(tmp_path: Path) -> None:
     body = "c.result('x' * 200_000 + '\\n' + 'y' * 200_000, {})\nc.result('z', {})"
     lines = body.replace("\n", "\n    ")

@@ -15,11 +15,11 @@ from cluster.doctor import (
     Finding,
     available_memory,
     compare_versions,
+    enough_cpus,
     examine,
     memory,
     packages,
     shared_memory,
-    spare_cpus,
     storage,
     table,
     versions_agree,
@@ -96,11 +96,11 @@ def test_a_cluster_that_does_not_answer_is_a_fault() -> None:
 
 
 def test_workers_that_take_every_cpu_are_a_fault() -> None:
-    assert one(spare_cpus(workers=2, cpus_per_worker=2, total=4)).ok is False
-    finding = one(spare_cpus(workers=2, cpus_per_worker=1, total=4))
+    assert one(enough_cpus(workers=2, cpus_per_worker=3, total=4)).ok is False
+    finding = one(enough_cpus(workers=2, cpus_per_worker=1, total=4))
     assert (finding.ok, finding.detail) == (
         True,
-        "2 workers x 1 CPUs = 2 of 4, 2 left for Ray Data",
+        "2 workers x 1 CPUs = 2 of 4",
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from training.bundle import FILES, Bundle, BundleError, load, save
 from training.config import ModelConfig, TrainConfig, resolve
-from training.model import MailModel, build, tokenizer
+from training.model import build, tokenizer
 from training.schema import ConfigError
 from training.scorer import Scorer, pad
 
@@ -124,16 +124,3 @@ def test_a_model_directory_without_weights_is_refused(tmp_path: Path) -> None:
 def test_an_unreachable_model_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match="neither a directory here nor given by the hub"):
         build(ModelConfig(name="no-such-model-anywhere"), 2, 64)
-
-
-def test_the_losses_of_the_heads_agree() -> None:
-    """A sigmoid's cross-entropy on z is a softmax's on (0, z)."""
-    torch.manual_seed(0)
-    sigmoid = build(ModelConfig(name="tiny", head="sigmoid"), 2, 64)
-    softmax = build(ModelConfig(name="tiny"), 2, 64)
-    z = torch.randn(5, 1)
-    labels = torch.tensor([0, 1, 1, 0, 1])
-    two: MailModel = softmax
-    torch.testing.assert_close(
-        sigmoid.losses(z, labels), two.losses(torch.cat([torch.zeros(5, 1), z], 1), labels)
-    )

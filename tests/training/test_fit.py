@@ -12,7 +12,7 @@ from training import registry, synthetic
 from training.bundle import load as load_bundle
 from training.config import TrainConfig, resolve
 from training.evaluation import evaluate
-from training.fit import fit, train_run
+from training.fit import fit
 from training.home import Home
 from training.mails import Mails
 from training.mails import load as load_mails
@@ -24,6 +24,7 @@ from training.sources import SourceError
 from training.splits import SPLITS
 from training.stages import Quiet
 from training.tracking import client
+from training.trainer import train_run
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -112,9 +113,9 @@ def test_the_classic_recipe_trains_from_a_model_directory(here: Home, tmp_path: 
 
 
 def test_workers_on_every_cpu_are_refused(here: Home) -> None:
-    config = resolve(recipe="smoke", overrides=["scaling.workers=6"])
+    config = resolve(recipe="smoke", overrides=["scaling.workers=7"])
     mails = _mails(config, here)
-    with pytest.raises(ConfigError, match="Ray Data need 7 CPUs, the cluster has 6"):
+    with pytest.raises(ConfigError, match="need 7 CPUs, the cluster has 6"):
         train_run(Run(here.runs / "x", config), mails, None)
 
 

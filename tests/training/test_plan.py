@@ -1,5 +1,6 @@
 """The batch plan: each mail once, the same for every world size, anywhere resumed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,31 @@ def test_every_mail_is_in_one_slice_of_an_epoch(
     slices = [share(batch, lengths, rank, world) for batch in plan for rank in range(world)]
     assert sorted(np.concatenate(slices).tolist()) == list(range(mails))
     rows = Rows(np.arange(mails), np.arange(0), lengths, lengths)
-    assert Plan(rows, size, window, seed, 1).steps == len(plan)
+    assert Plan(rows, size, window, seed, 1).steps() == [len(plan)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(mails=st.integers(1, 200), tokens=st.integers(1, 2000), seed=st.integers(0, 5))
+def test_a_token_budget_bounds_every_batch_but_one_of_a_single_mail(
+    mails: int, tokens: int, seed: int
+) -> None:
+    lengths = np.random.default_rng(seed).integers(2, 99, mails).astype(np.int32)
+    rows = Rows(np.arange(mails), np.arange(0), lengths, lengths)
+    plan = Plan(rows, 16, 4, seed, 2, tokens)
+    for epoch, steps in enumerate(plan.steps()):
+        batches = plan.epoch(epoch)
+        assert len(batches) == steps
+        assert sorted(np.concatenate(batches).tolist()) == list(range(mails))
+        padded = [len(batch) * lengths[batch].max() for batch in batches]
+        assert all(p <= tokens or len(b) == 1 for p, b in zip(padded, batches, strict=True))
+
+
+def test_a_plan_of_other_mails_has_another_fingerprint() -> None:
+    plan = _plan()
+    assert plan.fingerprint == _plan().fingerprint
+    assert replace(plan, seed=1).fingerprint != plan.fingerprint
+    fewer = replace(plan.rows, train=plan.rows.train[1:])
+    assert replace(plan, rows=fewer).fingerprint != plan.fingerprint
 
 
 def test_slices_differ_by_one_mail_at_most() -> None:
@@ -116,8 +141,22 @@ def test_a_stream_resumes_where_it_is_told(cache: Path) -> None:
     assert rest[0][:2] == (1, 2)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_slice_too_large_is_cut_into_parts_of_the_same_mails(cache: Path) -> None:
+    plan = _plan()
+    whole = list(stream(plan, cache, 0, 0, 1, 1, 0))
+    cut = list(stream(plan, cache, 0, 0, 1, 1, 0, 100))
+    assert [sorted(b.rows.tolist()) for b in cut] == [sorted(b.rows.tolist()) for b in whole]
+    assert any(len(batch.parts) > 1 for batch in cut)
+    for batch in cut:
+        assert all(part.ids.numel() <= 100 or len(part.rows) == 1 for part in batch.parts)
+        _check_tokens(batch)
+
+
 def _check_tokens(batch: Batch) -> None:
-    for at, row in enumerate(batch.rows.tolist()):
-        words = batch.ids[at] if batch.mask is None else batch.ids[at][batch.mask[at] == 1]
-        assert words.tolist() == [row] * (row + 1)
-        assert batch.labels[at] == row % 2
+    for part in batch.parts:
+        assert part.real == sum(row + 1 for row in part.rows.tolist())
+        for at, row in enumerate(part.rows.tolist()):
+            words = part.ids[at] if part.mask is None else part.ids[at][part.mask[at] == 1]
+            assert words.tolist() == [row] * (row + 1)
+            assert part.labels[at] == row % 2

@@ -1,0 +1,140 @@
+"""Runs whose processes are killed: the same weights, and every mail exactly once an epoch."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.terminal import COMMAND, ROOT, environment, run
+from training import audit
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+TRAIN = (
+    "train", "--recipe", "smoke", "--name", "run", "--json", "data.source=synthetic:1600",
+    "optimizer.epochs=4", "optimizer.patience=4", "batching.size=8", "model.dropout=0.1",
+    "scaling.checkpoint_steps=7", "scaling.max_failures=99", "tracking.audit=true",
+)  # fmt: skip
+
+
+def _processes(home: Path, title: str) -> list[int]:
+    """The Ray processes of a home that carry a title."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if (
+                entry.name.isdigit()
+                and (entry / "cmdline").read_bytes().startswith(f"ray::{title}".encode())
+                and f"MAILRAY_HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+def _lines(home: Path) -> int:
+    """Of all audit logs: it grows with every step of every worker."""
+    files = (home / "runs" / "run" / "audit").glob("*.jsonl")
+    return sum(file.read_bytes().count(b"\n") for file in files)
+
+
+@contextmanager
+def _driver(home: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [*COMMAND, *TRAIN, *more],
+        cwd=ROOT,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _until_steps(home: Path, process: "subprocess.Popen[str]", steps: int) -> bool:
+    """Whether so many more steps were done before the run came to its end."""
+    target = _lines(home) + 2 * steps
+    deadline = time.monotonic() + 120
+    while _lines(home) < target:
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, "no step within two minutes"
+        time.sleep(0.02)
+    return True
+
+
+def _kill(home: Path, victim: str, process: "subprocess.Popen[str]") -> None:
+    pids = [process.pid]
+    if victim != "driver":
+        title = {"worker": "RayTrainWorker", "controller": "TrainController"}[victim]
+        pids = _processes(home, title)
+        assert pids, f"no {victim} is running"
+    os.kill(random.choice(pids), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, dict[tuple[int, int], list[int]]]:
+    """The weights of a run that nobody disturbed, and the mails of its steps."""
+    home = tmp_path_factory.mktemp("unbroken")
+    said = run(home, *TRAIN)
+    assert said.code == 0, said.err
+    return said.json["weights"], audit.steps(home / "runs" / "run")
+
+
+def test_a_run_killed_at_random_steps_ends_with_the_same_weights(
+    home: Path, unbroken: tuple[str, dict[tuple[int, int], list[int]]]
+) -> None:
+    weights, steps = unbroken
+    chance = random.Random(0)
+    victims = [("worker", "controller", "driver")[n % 3] for n in range(KILLS)]
+    more: tuple[str, ...] = ()
+    while True:
+        with _driver(home, *more) as process:
+            while victims and _until_steps(home, process, chance.randint(3, 30)):
+                victim = victims.pop()
+                _kill(home, victim, process)
+                if victim == "driver":
+                    break
+            else:
+                out, err = process.communicate(timeout=240)
+                assert process.returncode == 0, err
+                break
+        more = ("--resume",)
+    assert not victims, f"the run ended before it was killed {len(victims)} more times"
+    assert audit.steps(home / "runs" / "run") == steps
+    assert json.loads(out)["weights"] == weights
+
+
+def test_every_mail_stands_once_in_each_epoch(
+    unbroken: tuple[str, dict[tuple[int, int], list[int]]],
+) -> None:
+    _, steps = unbroken
+    epochs = [[rows for (at, _), rows in steps.items() if at == epoch] for epoch in range(4)]
+    first = sorted(np.concatenate(epochs[0]).tolist())
+    assert len(first) == len(set(first)) > 1000
+    assert all(sorted(np.concatenate(rows).tolist()) == first for rows in epochs)
+
+
+def test_the_seed_decides_the_weights(
+    home: Path, tmp_path: Path, unbroken: tuple[str, dict[tuple[int, int], list[int]]]
+) -> None:
+    weights, _ = unbroken
+    again = run(home, *TRAIN)
+    other = run(tmp_path / "other", *TRAIN, "seed=1")
+    assert (again.code, other.code) == (0, 0), again.err + other.err
+    assert again.json["weights"] == weights
+    assert other.json["weights"] != weights
