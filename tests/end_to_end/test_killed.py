@@ -40,10 +40,10 @@ def _processes(home: Path, title: str) -> list[int]:
     return found
 
 
-def _lines(home: Path) -> int:
-    """Of all audit logs: it grows with every step of every worker."""
-    files = (home / "runs" / "run" / "audit").glob("*.jsonl")
-    return sum(file.read_bytes().count(b"\n") for file in files)
+def _steps(home: Path, since: int) -> int:
+    """Steps that rank 0 of a group of workers has begun, which was started after a time in ns."""
+    files = (home / "runs" / "run" / "audit").glob("*-0-*.jsonl")
+    return sum(f.read_bytes().count(b"\n") for f in files if int(f.name.partition("-")[0]) > since)
 
 
 @contextmanager
@@ -63,11 +63,10 @@ def _driver(home: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def _until_steps(home: Path, process: "subprocess.Popen[str]", steps: int) -> bool:
-    """Whether so many more steps were done before the run came to its end."""
-    target = _lines(home) + 2 * steps
+def _until_steps(home: Path, process: "subprocess.Popen[str]", steps: int, since: int) -> bool:
+    """Whether workers started since then do so many steps before the run comes to its end."""
     deadline = time.monotonic() + 120
-    while _lines(home) < target:
+    while _steps(home, since) < steps:
         if process.poll() is not None:
             return False
         assert time.monotonic() < deadline, "no step within two minutes"
@@ -102,10 +101,12 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_weights(
     chance = random.Random(0)
     victims = [("worker", "controller", "driver")[n % 3] for n in range(KILLS)]
     more: tuple[str, ...] = ()
+    killed = 0
     while True:
         with _driver(home, *more) as process:
-            while victims and _until_steps(home, process, chance.randint(3, 30)):
+            while victims and _until_steps(home, process, chance.randint(8, 40), killed):
                 victim = victims.pop()
+                killed = time.time_ns()
                 _kill(home, victim, process)
                 if victim == "driver":
                     break
