@@ -34,7 +34,10 @@ KEPT: Final = 2
 """The newest ones; the second is what is fallen back to. The best one is kept besides."""
 PATIENCE_SECONDS: Final = 120.0
 """How long storage may fail before the run does."""
-_FOR_GOOD: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FOR_GOOD: Final = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+)
 
 
 class CheckpointError(RuntimeError):
@@ -268,7 +271,7 @@ def _on_cpu(tree: Any) -> Any:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether a fault of storage may go away: not one of permissions."""
+    """Whether a fault of storage may go away: not one of permissions or of names."""
     if isinstance(error, OSError):
         return error.errno not in _FOR_GOOD
     return isinstance(error, RuntimeError)

@@ -81,8 +81,8 @@ class ModelConfig(Section):
     """Of the hidden layers and before the head."""
     attention_dropout: Fraction | None = None
     """None is the model's own on a GPU and 0 on a CPU, where any leaves the fused kernel: slow."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """The attention kernel; on CPUs without AMX `eager` is the faster up to 128 tokens."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """The attention kernel; `auto` is PyTorch's fused one, but on a CPU `eager` for short mails."""
     freeze: int = Field(default=0, ge=0)
     """0 trains everything, 1 freezes the embeddings, n + 1 the first n layers as well."""
 

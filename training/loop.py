@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -110,6 +110,8 @@ class Worker:
     audit: Audit
     profiler: Profiler
     meter: Meter
+    ended: float = field(default_factory=time.monotonic)
+    """When the last step was done; until the next batch comes, the worker waits."""
     largest: int = 0
     """Tokens of the largest forward that there was memory for."""
 
@@ -132,6 +134,7 @@ class Worker:
             facts |= {f"val_{key}": value for key, value in result.items()}
             ray.train.report(facts)
             self.poster.result(kind="epoch", **facts)
+            self.ended = time.monotonic()
             if state.over:
                 break
         return None
@@ -143,6 +146,7 @@ class Worker:
         saved = time.monotonic()
         for batch in batches:
             began = time.monotonic()
+            waited = began - self.ended
             self.audit.write(batch)
             loss, norm = self.step(batch)
             self.profiler.step()
@@ -152,10 +156,11 @@ class Worker:
             state.step += 1
             state.seen += batch.size
             state.validated = None
-            meter.add(batch, time.monotonic() - began)
+            self.ended = time.monotonic()
+            meter.add(batch, self.ended - began)
             self.poster.step(
                 epoch=batch.epoch, step=state.step, steps=steps, seen=state.seen, loss=loss,
-                norm=norm, lr=self.schedule.get_last_lr()[0], **meter.facts(),
+                norm=norm, lr=self.schedule.get_last_lr()[0], waited=waited, **meter.facts(),
             )  # fmt: skip
             due = scaling.checkpoint_steps and state.step % scaling.checkpoint_steps == 0
             late = time.monotonic() - saved > scaling.checkpoint_minutes * 60

@@ -20,6 +20,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from training import checkpoint
 from training.config import TrainConfig
+from training.faults import OutOfMemory
 from training.loop import Job, train
 from training.mails import Mails
 from training.plan import Plan
@@ -155,7 +156,8 @@ def _cause(error: TrainingFailedError) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+    while not isinstance(error, (checkpoint.CheckpointError, OutOfMemory)):  # they say it all
+        inner = getattr(error, "cause", None) or error.__cause__
         if not isinstance(inner, BaseException):
             break
         error = inner

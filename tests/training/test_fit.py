@@ -1,5 +1,6 @@
 """A whole run on made-up mails: trained by two workers, tested, registered, resumed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from training.sources import SourceError
 from training.splits import SPLITS
 from training.stages import Quiet
 from training.tracking import client
-from training.trainer import train_run
+from training.trainer import RunError, train_run
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -117,6 +118,65 @@ def test_workers_on_every_cpu_are_refused(here: Home) -> None:
     mails = _mails(config, here)
     with pytest.raises(ConfigError, match="need 7 CPUs, the cluster has 6"):
         train_run(Run(here.runs / "x", config), mails, None)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_mails(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["optimizer.lr=1e38"])
+    mails = _mails(config, here)
+    run = Run(here.runs / "nan", config)
+    run.path.mkdir(parents=True)
+    with pytest.raises(RunError, match=r"not finite in epoch 1, step \d+, on \d+ mails?, listed"):
+        train_run(run, mails, None)
+    ids = json.loads((run.path / "not_finite.json").read_text())["ids"]
+    assert ids
+    assert set(ids) <= set(mails.cache.table()["id"].to_pylist())
+
+
+def test_checkpoints_that_cannot_be_written_stop_the_run_and_say_where(here: Home) -> None:
+    config = resolve(
+        recipe="smoke", overrides=["scaling.checkpoint_steps=5", "scaling.max_failures=0"]
+    )
+    mails = _mails(config, here)
+    run = Run(here.runs / "full", config)
+    run.path.mkdir(parents=True)
+    (run.path / "checkpoints").write_text("in the way")
+    with pytest.raises(RunError, match=r"checkpoint e000-s000005 cannot be written to .*/full"):
+        train_run(run, mails, None)
+
+
+@pytest.mark.slow
+def test_a_run_whose_mails_have_changed_is_not_gone_on_with(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["optimizer.epochs=1", "scaling.workers=1"])
+    run = Run(here.runs / "moved", config)
+    train_run(run, _mails(config, here), None)
+    more = replace(run, config=resolve(recipe="smoke", overrides=["data.source=synthetic:300"]))
+    with pytest.raises(RunError, match="the mails or their splits have changed since moved"):
+        train_run(more, _mails(more.config, here), None)
+
+
+@pytest.mark.slow
+def test_micro_batches_and_token_budgets_train_as_whole_batches_do(here: Home) -> None:
+    plain = ["model.dropout=0", "scaling.precision=fp32", "scaling.workers=1"]
+
+    def losses(*overrides: str) -> list[float]:
+        config = resolve(recipe="smoke", overrides=[*plain, *overrides])
+        heard: list[Message] = []
+        name = "-".join(overrides).replace(".", "_") or "whole"
+        train_run(Run(here.runs / name, config), _mails(config, here), heard.append)
+        return [message["val_loss"] for message in heard if message["kind"] == "epoch"]
+
+    whole = losses()
+    assert losses("batching.micro_tokens=100") == pytest.approx(whole, abs=1e-3)
+    assert losses("batching.tokens=900")[-1] < 0.5
+
+
+@pytest.mark.slow
+def test_a_profile_is_written_on_request(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["optimizer.epochs=2", "tracking.profile=true"])
+    run = Run(here.runs / "profiled", config)
+    train_run(run, _mails(config, here), None)
+    (trace,) = (run.path / "profile").glob("*.json*")
+    assert "aten::" in trace.read_text()
 
 
 def test_a_source_too_small_to_split_is_refused(here: Home) -> None:
