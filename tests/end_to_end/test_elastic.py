@@ -1,0 +1,106 @@
+"""A run that loses a node and gets one back: the same batches, the same result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unused_port
+from tests.end_to_end.terminal import COMMAND, ROOT, environment, run
+from training import audit
+
+pytestmark = pytest.mark.slow
+
+TRAIN = (
+    "train", "--recipe", "smoke", "--name", "run", "--json", "data.source=synthetic:6000",
+    "batching.size=8", "model.dropout=0", "scaling.precision=fp32", "scaling.checkpoint_steps=20",
+    "scaling.resize_seconds=1", "scaling.max_failures=9", "tracking.audit=true",
+)  # fmt: skip
+
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+"""Whether or not this user has a token."""
+
+
+@contextmanager
+def _node(folder: str, *words: str) -> Iterator[None]:
+    """A node with one CPU, killed with all its processes at the end."""
+    program = str(Path(sys.executable).with_name("ray"))
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    process = subprocess.Popen(
+        # The agent's port is fixed by default: two nodes of one machine would fight for it.
+        [
+            program,
+            "start",
+            "--block",
+            "--num-cpus=1",
+            f"--dashboard-agent-listen-port={unused_port()}",
+            *words,
+        ],
+        env=kept | OPEN | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _until_world(home: Path, world: int, since: int, process: "subprocess.Popen[str]") -> None:
+    """Until so many workers, started since then, have done some steps."""
+    deadline = time.monotonic() + 120
+    while True:
+        logs = (home / "runs" / "run" / "audit").glob(f"*-0-{world}.jsonl")
+        if any(
+            int(log.name.partition("-")[0]) > since and log.read_bytes().count(b"\n") > 25
+            for log in logs
+        ):
+            return
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"{world} workers have not started"
+        time.sleep(0.05)
+
+
+def test_a_run_loses_a_worker_and_gets_it_back(home: Path, tmp_path: Path) -> None:
+    fixed_home = tmp_path / "fixed"
+    fixed = run(fixed_home, *TRAIN, "scaling.workers=2")
+    assert fixed.code == 0, fixed.err
+
+    address = f"127.0.0.1:{(port := unused_port())}"
+    folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")
+    ports = [f"--{name}={unused_port()}" for name in ("dashboard-port", "ray-client-server-port")]
+    with _node(folder, "--head", f"--temp-dir={folder}", f"--port={port}", *ports):
+        time.sleep(8)
+        other = (f"--address={address}",)
+        with _node(folder, *other):
+            time.sleep(5)
+            process = subprocess.Popen(
+                [*COMMAND, *TRAIN, "scaling.workers=1..2"],
+                cwd=ROOT,
+                env=environment(home) | OPEN | {"RAY_ADDRESS": address},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            _until_world(home, 2, 0, process)
+        lost = time.time_ns()
+        _until_world(home, 1, lost, process)
+        with _node(folder, *other):
+            _until_world(home, 2, lost, process)
+            out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "training goes on with 1 worker (2 before)" in err
+    assert "training goes on with 2 workers (1 before)" in err
+    assert audit.steps(home / "runs" / "run") == audit.steps(fixed_home / "runs" / "run")
+    losses = [said["metrics"]["validation"]["loss"] for said in (json.loads(out), fixed.json)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
