@@ -112,6 +112,8 @@ class Worker:
     meter: Meter
     ended: float = field(default_factory=time.monotonic)
     """When the last step was done; until the next batch comes, the worker waits."""
+    waited: float = 0.0
+    """Seconds, at most, that a step of this epoch has waited for its batch."""
     largest: int = 0
     """Tokens of the largest forward that there was memory for."""
 
@@ -132,6 +134,7 @@ class Worker:
             self.save()
             facts: dict[str, float] = {"epoch": state.epoch, "seen": state.seen}
             facts |= {f"val_{key}": value for key, value in result.items()}
+            facts["longest_wait"], self.waited = self.waited, 0.0
             ray.train.report(facts)
             self.poster.result(kind="epoch", **facts)
             self.ended = time.monotonic()
@@ -146,7 +149,7 @@ class Worker:
         saved = time.monotonic()
         for batch in batches:
             began = time.monotonic()
-            waited = began - self.ended
+            self.waited = max(self.waited, began - self.ended)
             self.audit.write(batch)
             loss, norm = self.step(batch)
             self.profiler.step()
@@ -160,7 +163,7 @@ class Worker:
             meter.add(batch, self.ended - began)
             self.poster.step(
                 epoch=batch.epoch, step=state.step, steps=steps, seen=state.seen, loss=loss,
-                norm=norm, lr=self.schedule.get_last_lr()[0], waited=waited, **meter.facts(),
+                norm=norm, lr=self.schedule.get_last_lr()[0], **meter.facts(),
             )  # fmt: skip
             due = scaling.checkpoint_steps and state.step % scaling.checkpoint_steps == 0
             late = time.monotonic() - saved > scaling.checkpoint_minutes * 60
