@@ -83,6 +83,8 @@ class ModelConfig(Section):
     """None is the model's own on a GPU and 0 on a CPU, where any leaves the fused kernel: slow."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """The attention kernel; `auto` is PyTorch's fused one, but on a CPU `eager` for short mails."""
+    gradient_checkpointing: bool = False
+    """Layers are computed again in the backward pass: a third more work, far less memory."""
     freeze: int = Field(default=0, ge=0)
     """0 trains everything, 1 freezes the embeddings, n + 1 the first n layers as well."""
 

@@ -1,5 +1,6 @@
 """The training loop: what each DDP worker runs, from its place in the plan to the end."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -258,6 +259,7 @@ def _settle(config: TrainConfig) -> None:
     torch.set_num_threads(config.scaling.cpus)
     torch.manual_seed(config.seed)
     if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else its sums vary
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
 

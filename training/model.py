@@ -123,6 +123,8 @@ def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
         raise ConfigError(
             f"data.max_length: {config.name} reads at most {longest} tokens, got {max_length}"
         )
+    if config.gradient_checkpointing:
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
     model = MailModel(encoder, shape)
     if config.attention == "auto" and not torch.cuda.is_available():
         model.eager_up_to = EAGER_TOKENS
