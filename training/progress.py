@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import ray
 from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 Message = dict[str, Any]
 OnMessage = Callable[[Message], None]
@@ -50,12 +51,21 @@ class Poster:
             self.board.post.remote(facts)
 
 
+def _board() -> ActorHandle[Any]:
+    """Beside the driver: on another node it would be lost with that node, and all news with it."""
+    here = ray.get_runtime_context().get_node_id()
+    beside = NodeAffinitySchedulingStrategy(here, soft=False)
+    board: Any = Board
+    made: ActorHandle[Any] = board.options(scheduling_strategy=beside).remote()
+    return made
+
+
 class Listener:
     """The driver's end: hands each message on, in a thread, until the block ends."""
 
     def __init__(self, on_message: OnMessage | None) -> None:
         self.on_message = on_message
-        self.board = Board.remote() if on_message is not None else None  # type: ignore[attr-defined]
+        self.board = _board() if on_message is not None else None
         self.over = Event()
         self.thread = Thread(target=self._listen, daemon=True)
 
@@ -80,7 +90,8 @@ class Listener:
         assert self.on_message is not None
         while True:
             last = self.over.wait(0.3)
-            for message in ray.get(self.board.take.remote()):
+            messages: list[Message] = ray.get(self.board.take.remote())
+            for message in messages:
                 self.on_message(message)
             if last:
                 return
