@@ -36,7 +36,7 @@ def test_a_run_killed_with_sigkill_goes_on_where_it_stood(home: Path) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(home.glob("runs/*/checkpoint_*/state.json")):
+    while not list(home.glob("runs/*/checkpoints/e*/state.json")):
         assert time.monotonic() < deadline, "no checkpoint"
         assert process.poll() is None, "ended before the kill"
         time.sleep(0.1)
