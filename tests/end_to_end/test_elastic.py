@@ -1,4 +1,4 @@
-"""Runs whose nodes come and go: the same batches, the same result, nothing lost by a notice."""
+"""Runs whose nodes come and go: the same batches, the same result."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import unused_port
 from tests.end_to_end.terminal import COMMAND, ROOT, environment, run
-from training import audit, checkpoint
+from training import audit
 
 pytestmark = pytest.mark.slow
 
@@ -126,46 +126,3 @@ def test_a_run_loses_a_worker_and_gets_it_back(
     assert audit.steps(home / "runs" / "run") == audit.steps(fixed_home / "runs" / "run")
     losses = [said["metrics"]["validation"]["loss"] for said in (json.loads(out), fixed.json)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
-
-
-def test_a_node_that_is_to_go_leaves_a_checkpoint(home: Path, head_address: str) -> None:
-    """With no checkpoint due within the epoch but for the notice."""
-    rare = ("scaling.checkpoint_steps=0", "scaling.checkpoint_minutes=60")
-    with _node(f"--address={head_address}"):
-        time.sleep(5)
-        with _training(
-            home, head_address, *rare, "data.source=synthetic:20000", "optimizer.epochs=1"
-        ) as process:
-            _until_world(home, 2, 0, process)
-            assert not list((home / "runs" / "run" / "checkpoints").glob("*"))
-            _drain(head_address, seconds=25)
-            deadline = time.monotonic() + 25
-            while checkpoint.latest(home / "runs" / "run" / "checkpoints").path is None:
-                assert process.poll() is None, process.communicate()[1]
-                assert time.monotonic() < deadline, "no checkpoint within the notice"
-                time.sleep(0.2)
-            out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    (again,) = [line for line in err.splitlines() if "training goes on with 1 worker" in line]
-    assert "from epoch 1, step 1," not in again
-    assert json.loads(out)["metrics"]["validation"]["accuracy"] > 0.8
-
-
-def _drain(address: str, seconds: int) -> None:
-    """Give notice to the node that is not the head."""
-    program = str(Path(sys.executable).with_name("ray"))
-    lister = (
-        "import ray, sys; ray.init(sys.argv[1], log_to_driver=False);"
-        "print([n['NodeID'] for n in ray.nodes() if n['Alive']"
-        " and 'node:__internal_head__' not in n['Resources']][0])"
-    )
-    env = os.environ | OPEN
-    listed = subprocess.run(
-        [sys.executable, "-c", lister, address], env=env, capture_output=True, text=True, check=True
-    )
-    subprocess.run(
-        [program, "drain-node", f"--address={address}", f"--node-id={listed.stdout.split()[-1]}",
-         "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test",
-         f"--deadline-remaining-seconds={seconds}"],
-        env=env, capture_output=True, check=True,
-    )  # fmt: skip
