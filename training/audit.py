@@ -9,7 +9,6 @@ every rank has a line of. Steps that are done again after a loss stand there aga
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from training.batches import Batch
@@ -36,12 +35,7 @@ class Audit:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.file is not None:
             self.file.close()
 

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import tenacity
@@ -117,17 +116,12 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *rest: object) -> None:
         try:
-            if error is None:
+            if kind is None:
                 self.wait()
         finally:
-            self.thread.shutdown(wait=error is None)
+            self.thread.shutdown(wait=kind is None)
 
     def _write(self, weights: dict[str, torch.Tensor], moments: Any, state: State) -> None:
         attempts = tenacity.Retrying(
@@ -149,6 +143,8 @@ class Writer:
 
     def _attempt(self, weights: dict[str, torch.Tensor], moments: Any, state: State) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".e*"):  # by a writer that was killed
+            shutil.rmtree(left, ignore_errors=True)
         scratch = self.folder / f".{state.name}-{uuid.uuid4().hex[:8]}"
         scratch.mkdir()
         try:

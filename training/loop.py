@@ -87,7 +87,7 @@ def train(job: Job) -> str | None:
     ):
         worker = Worker(
             job, rank, world, raw, model, optimizer, schedule, loss, state, poster, writer, audit,
-            profiler, Meter(raw, world),
+            profiler,
         )  # fmt: skip
         return worker.run(batches)
 
@@ -110,7 +110,6 @@ class Worker:
     writer: Writer
     audit: Audit
     profiler: Profiler
-    meter: Meter
     ended: float = field(default_factory=time.monotonic)
     """When the last step was done; until the next batch comes, the worker waits."""
     waited: float = 0.0
@@ -146,7 +145,8 @@ class Worker:
     def train_epoch(self, batches: Iterator[Batch], steps: int) -> str | None:
         """Forward, backward, step, for each global batch from where the state stands."""
         self.model.train()
-        state, scaling, meter = self.state, self.job.config.scaling, self.meter
+        state, scaling = self.state, self.job.config.scaling
+        meter = Meter(self.raw, self.world)
         saved = time.monotonic()
         for batch in batches:
             began = time.monotonic()

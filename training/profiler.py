@@ -4,8 +4,7 @@ runs/<name>/profile/*.pt.trace.json    opens in Perfetto (ui.perfetto.dev) and i
 """
 
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import torch.profiler
 
@@ -36,11 +35,6 @@ class Profiler:
             self.trace.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self.trace is not None:
             self.trace.__exit__(kind, error, trace)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -74,12 +73,7 @@ class Listener:
             self.thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.over.set()
         if self.board is not None:
             self.thread.join()

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,24 @@ def environment(home: Path) -> dict[str, str]:
     """Of a command with a home of its own, and no Ray but its own."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return kept | {"MAILRAY_HOME": str(home), "HF_HUB_OFFLINE": "1", "MLFLOW_TRACKING_URI": ""}
+
+
+@contextmanager
+def started(home: Path, *words: str, **more: str) -> Iterator["subprocess.Popen[str]"]:
+    """A command that goes on, with `more` in its environment; killed at the block's end."""
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        cwd=ROOT,
+        env=environment(home) | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def run(home: Path, *words: str, timeout: float = 240) -> Said:

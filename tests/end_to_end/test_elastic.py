@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import unused_port
-from tests.end_to_end.terminal import COMMAND, ROOT, environment, run
+from tests.end_to_end.terminal import run, started
 from training import audit
 
 pytestmark = pytest.mark.slow
@@ -84,23 +84,6 @@ def head_address() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _training(home: Path, address: str, *more: str) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [*COMMAND, *TRAIN, "scaling.workers=1..2", *more],
-        cwd=ROOT,
-        env=environment(home) | OPEN | {"RAY_ADDRESS": address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_run_loses_a_worker_and_gets_it_back(
     home: Path, tmp_path: Path, head_address: str
 ) -> None:
@@ -112,7 +95,9 @@ def test_a_run_loses_a_worker_and_gets_it_back(
         node = stack.enter_context(ExitStack())
         node.enter_context(_node(f"--address={head_address}"))
         time.sleep(5)
-        process = stack.enter_context(_training(home, head_address))
+        process = stack.enter_context(
+            started(home, *TRAIN, "scaling.workers=1..2", **OPEN, RAY_ADDRESS=head_address)
+        )
         _until_world(home, 2, 0, process)
         node.close()
         lost = time.time_ns()

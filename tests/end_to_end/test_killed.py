@@ -6,14 +6,13 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.end_to_end.terminal import COMMAND, ROOT, environment, run
+from tests.end_to_end.terminal import run, started
 from training import audit
 
 pytestmark = pytest.mark.slow
@@ -44,23 +43,6 @@ def _steps(home: Path, since: int) -> int:
     """Steps that rank 0 of a group of workers has begun, which was started after a time in ns."""
     files = (home / "runs" / "run" / "audit").glob("*-0-*.jsonl")
     return sum(f.read_bytes().count(b"\n") for f in files if int(f.name.partition("-")[0]) > since)
-
-
-@contextmanager
-def _driver(home: Path, *more: str) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        [*COMMAND, *TRAIN, *more],
-        cwd=ROOT,
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _until_steps(home: Path, process: "subprocess.Popen[str]", steps: int, since: int) -> bool:
@@ -103,7 +85,7 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_weights(
     more: tuple[str, ...] = ()
     killed = 0
     while True:
-        with _driver(home, *more) as process:
+        with started(home, *TRAIN, *more) as process:
             while victims and _until_steps(home, process, chance.randint(8, 40), killed):
                 victim = victims.pop()
                 killed = time.time_ns()

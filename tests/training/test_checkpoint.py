@@ -121,6 +121,9 @@ def test_what_a_killed_writer_left_is_no_checkpoint(model: MailModel, tmp_path: 
     half.mkdir()
     (half / checkpoint.MODEL).write_bytes(b"half")
     assert checkpoint.latest(tmp_path) == (tmp_path / state.name, [])
+    with Writer(tmp_path) as writer:
+        _save(writer, model, replace(state, step=20))
+    assert not half.exists()
 
 
 def test_storage_that_fails_for_a_while_loses_nothing(
