@@ -65,7 +65,7 @@ class Bundle:
     def model(self) -> MailModel:
         """The trained model, float32, on the CPU, in evaluation mode."""
         settings = AutoConfig.from_pretrained(self.path / "encoder.json")
-        # A recipe's kernel is chosen for training; for inference the fused one is the faster.
+        # A recipe's kernel was for training, on other hardware maybe; `rebuild` chooses anew.
         settings._attn_implementation = "sdpa"
         model = rebuild(settings, self.head)
         try:

@@ -80,9 +80,9 @@ class ModelConfig(Section):
     dropout: Fraction = 0.1
     """Of the hidden layers and before the head."""
     attention_dropout: Fraction | None = None
-    """None is the model's own on a GPU and 0 on a CPU, where any leaves the fused kernel: slow."""
+    """None is the model's own on a GPU and 0 on a CPU, where any needs a slow kernel."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """The attention kernel; `auto` is PyTorch's fused one, but on a CPU `eager` for short mails."""
+    """The kernel; `auto` is PyTorch's fused one, on a CPU blocks that stay in its cache."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass: a third more work, far less memory."""
     freeze: int = Field(default=0, ge=0)

@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from training.attention import BLOCKED
 from training.batches import Batch, Micro
 from training.model import MailModel
 from training.scorer import bf16_pays
@@ -87,10 +88,14 @@ class Work(TorchFunctionMode):
     def __init__(self, model: MailModel) -> None:
         super().__init__()
         self.ids = torch.ones(2, 3, dtype=torch.int64, device=model.head.weight.device)
-        mode = model.training
+        mode, settings = model.training, cast("Any", model.encoder.config)
+        kernel = settings._attn_implementation
         model.eval()  # dropout would draw random numbers
+        if kernel == BLOCKED:  # whose products are not seen from here
+            settings._attn_implementation = "sdpa"
         with torch.enable_grad(), self:
             model(self.ids, None)
+        settings._attn_implementation = kernel
         model.train(mode)
 
     def flops(self, part: Micro) -> float:

