@@ -45,8 +45,10 @@ class Answer(BaseModel):
 
     label: str
     """The most probable label."""
+    labels: list[str]
+    """That one; where a mail may have several, all of probability 0.5 and above."""
     probability: float
-    """Of that label."""
+    """Of `label`."""
     scores: dict[str, float]
     """The probability of every label."""
     model: str
@@ -61,6 +63,8 @@ class Model(BaseModel):
     name: str
     version: str
     labels: list[str]
+    multi_label: bool
+    """Whether a mail may have several, or none."""
     mail_text_version: int
     extras: list[str]
     max_length: int

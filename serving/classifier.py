@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from training.bundle import load
+from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
 from training.scorer import Precision, Scorer
 
@@ -20,8 +21,10 @@ class Verdict:
 
     label: str
     """The most probable label."""
+    labels: tuple[str, ...]
+    """That one; where a mail may have several, all of probability 0.5 and above."""
     probability: float
-    """Of that label."""
+    """Of `label`."""
     scores: dict[str, float]
     """The probability of every label."""
     model: str
@@ -35,6 +38,8 @@ class ModelInfo:
     name: str
     version: str
     labels: tuple[str, ...]
+    multi_label: bool
+    """Whether a mail may have several, or none."""
     mail_text_version: int
     extras: tuple[str, ...]
     """What the mail text has beyond the default."""
@@ -70,6 +75,7 @@ class Classifier:
             name=bundle.name,
             version=bundle.version,
             labels=bundle.labels,
+            multi_label=bundle.head.multi,
             mail_text_version=bundle.mail_text_version,
             extras=bundle.extras,
             max_length=bundle.max_length,
@@ -96,6 +102,7 @@ class Classifier:
     def classify_texts(self, texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each mail text (`training.mail`), in the order given."""
         bundle = self._scorer.bundle
+        labels = bundle.label_set
         verdicts = []
         for row in self._scorer.score(self._scorer.tokens(texts)):
             best = int(row.argmax())
@@ -103,6 +110,9 @@ class Classifier:
             verdicts.append(
                 Verdict(
                     label=bundle.labels[best],
+                    labels=tuple(
+                        labels.of(row >= THRESHOLD) if labels.multi else [labels.names[best]]
+                    ),
                     probability=float(row[best]),
                     scores=scores,
                     model=bundle.name,

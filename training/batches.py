@@ -27,7 +27,7 @@ class Micro:
     """int64 [mails, longest]; a stand-in's one mail must weigh nothing"""
     mask: torch.Tensor | None
     labels: torch.Tensor
-    """int64 [mails]"""
+    """int64 [mails], codes of `training.labels`"""
     real: int
     """Tokens that are not padding."""
 

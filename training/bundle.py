@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig
 
 from training.config import TrainConfig
+from training.labels import Labels
 from training.mail import MAIL_TEXT_VERSION
 from training.model import HeadShape, MailModel, rebuild
 
@@ -61,6 +62,11 @@ class Bundle:
     head: HeadShape
     metrics: dict[str, Any] = field(default_factory=dict)
     """`validation` and `test`, each as `training.metrics.report` gives it."""
+
+    @property
+    def label_set(self) -> Labels:
+        """The labels, and how a mail has them."""
+        return Labels(self.labels, self.head.multi)
 
     def model(self) -> MailModel:
         """The trained model, float32, on the CPU, in evaluation mode."""
@@ -166,6 +172,10 @@ def save(
     return bundle
 
 
+def _what(bundle: Bundle) -> str:
+    return ("any of " if bundle.head.multi else "") + " or ".join(bundle.labels)
+
+
 def _card(bundle: Bundle, config: TrainConfig) -> str:
     rows = [
         f"| {split} | {key} | {value:.4f} |"
@@ -177,7 +187,7 @@ def _card(bundle: Bundle, config: TrainConfig) -> str:
         [
             f"# {bundle.name} {bundle.version}",
             "",
-            f"Classifies e-mail as {' or '.join(bundle.labels)}. Fine-tuned by mailray, recipe "
+            f"Classifies e-mail as {_what(bundle)}. Fine-tuned by mailray, recipe "
             f"`{config.recipe}`, from `{config.model.name}` on `{config.data.source}`.",
             "",
             f"It reads {bundle.max_length} tokens of mail text version "

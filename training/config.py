@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from training.labels import Labels, check
 from training.schema import Section, read_yaml, recipe_file, validate
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -39,6 +40,8 @@ class DataConfig(Section):
     """`spamassassin`, `synthetic:N`, a folder with one sub-folder a label, or a CSV/JSONL file."""
     labels: tuple[str, ...] = ("ham", "spam")
     """The label names; the last is the positive class of precision, recall and ROC AUC."""
+    multi_label: bool = False
+    """A mail has any number of labels, none too; tables spell them `work|urgent`, or as a list."""
     max_length: int = Field(default=512, ge=8, le=8192)
     """Tokens of a mail that the model reads, special tokens included."""
     extras: tuple[Extra, ...] = ()
@@ -61,11 +64,13 @@ class DataConfig(Section):
                 f"data.validation + data.test must leave mails to train on, "
                 f"got {self.validation} + {self.test}"
             )
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(
-                f"data.labels must be at least two different names, got {list(self.labels)}"
-            )
+        check(self.labels, self.multi_label)
         return self
+
+    @property
+    def label_set(self) -> Labels:
+        """The labels, and how a mail has them."""
+        return Labels(self.labels, self.multi_label)
 
 
 class ModelConfig(Section):
@@ -76,7 +81,8 @@ class ModelConfig(Section):
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     """What the head reads: mean of the tokens, the first token, or BERT's own pooler."""
     head: Literal["softmax", "sigmoid"] = "softmax"
-    """Cross-entropy over the labels, or one logit with binary cross-entropy (two labels)."""
+    """Cross-entropy over the labels, or binary cross-entropy: of one logit, where a mail has one of
+    two labels, or of one for each, with `data.multi_label`."""
     dropout: Fraction = 0.1
     """Of the hidden layers and before the head."""
     attention_dropout: Fraction | None = None
@@ -113,9 +119,10 @@ class OptimizerConfig(Section):
     focal_gamma: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     """How far `focal` turns; 0 is cross-entropy."""
     label_smoothing: Fraction = 0.0
-    """The share of each target that is spread evenly over all labels."""
+    """The share of each target that is spread evenly over all labels, or over yes and no."""
     class_weights: Weights = "none"
-    """The weight of each label's mails; `balanced` gives all labels the same sum of weights."""
+    """The weight of each label's mails; `balanced` gives all labels the same sum of weights. With
+    `data.multi_label` that of its mails against those without it."""
 
     @field_validator("class_weights", mode="wrap")
     @classmethod
@@ -220,10 +227,16 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.model.head == "sigmoid" and len(self.data.labels) != 2:
+        if self.data.multi_label and self.model.head != "sigmoid":
+            raise ValueError(f"model.head: data.multi_label needs sigmoid, got {self.model.head}")
+        if (
+            self.model.head == "sigmoid"
+            and not self.data.multi_label
+            and len(self.data.labels) != 2
+        ):
             raise ValueError(
                 f"model.head: sigmoid needs two data.labels, got {len(self.data.labels)}; "
-                "use softmax"
+                "use softmax, or data.multi_label where a mail may have several"
             )
         weights = self.optimizer.class_weights
         if not isinstance(weights, str) and len(weights) != len(self.data.labels):

@@ -17,6 +17,7 @@ from training import metrics
 from training.bundle import Bundle, load
 from training.config import TrainConfig
 from training.home import Home
+from training.labels import Labels
 from training.mails import survey
 from training.schema import read_yaml, validate
 from training.scorer import Precision, Scorer
@@ -34,15 +35,16 @@ SplitName = Literal["train", "validation", "test", "all"]
 class Scored:
     """The mails of an evaluation and what the model made of them."""
 
+    labels: Labels
     ids: list[str]
     truth: np.ndarray
-    """int64 [mails]"""
+    """int64 [mails], or bool [mails, labels] where a mail may have several"""
     scores: np.ndarray
     """float32 [mails, labels]"""
 
-    def report(self, labels: tuple[str, ...]) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """As `training.metrics.report`."""
-        return metrics.report(self.truth, self.scores, labels)
+        return metrics.report(self.truth, self.labels.guess(self.scores), self.scores, self.labels)
 
 
 def evaluate(
@@ -68,7 +70,7 @@ def evaluate(
         raise SourceError(f"{data.source} has no readable mail in split {split}")
     with stages.stage("evaluation") as stage:
         scored = score(
-            bundle.path, mails.cache, rows, bundle.labels, precision, workers,
+            bundle.path, mails.cache, rows, bundle.label_set, precision, workers,
             lambda done: stage.update(f"{done:,} mails", done, len(rows)),
         )  # fmt: skip
         stage.update(f"{len(rows):,} mails")
@@ -79,7 +81,7 @@ def score(
     bundle: Path,
     cache: TokenCache,
     rows: np.ndarray,
-    labels: tuple[str, ...],
+    labels: Labels,
     precision: Precision,
     workers: int,
     on_progress: Any = None,
@@ -100,16 +102,17 @@ def score(
         num_gpus=1 if gpu else 0,
     )
     ids: list[str] = []
-    truth: list[int] = []
+    spelled: list[str] = []
     scores: list[np.ndarray] = []
     for batch in job.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         ids += batch["id"].to_pylist()
-        truth += [labels.index(label) for label in batch["label"].to_pylist()]
+        spelled += batch["label"].to_pylist()
         scores += list(batch["scores"].to_pylist())
         if on_progress:
             on_progress(len(ids))
-    return Scored(ids, np.asarray(truth, np.int64), np.asarray(scores, np.float32))
+    truth = labels.truth(labels.codes(pa.chunked_array([spelled], pa.string())))
+    return Scored(labels, ids, truth, np.asarray(scores, np.float32))
 
 
 class Score:
@@ -124,15 +127,15 @@ class Score:
         return mails.select(["id", "label"]).append_column("scores", column)
 
 
-def write_predictions(scored: Scored, labels: tuple[str, ...], file: Path) -> None:
+def write_predictions(scored: Scored, file: Path) -> None:
     """One Parquet row for each mail: id, true label, predicted label, probability of each label."""
-    guess = scored.scores.argmax(1)
+    labels = scored.labels
     columns: dict[str, Any] = {
         "id": scored.ids,
-        "label": [labels[i] for i in scored.truth],
-        "predicted": [labels[i] for i in guess],
+        "label": labels.spell(scored.truth),
+        "predicted": labels.spell(labels.guess(scored.scores)),
     }
-    columns |= {f"p_{label}": scored.scores[:, i] for i, label in enumerate(labels)}
+    columns |= {f"p_{label}": scored.scores[:, i] for i, label in enumerate(labels.names)}
     scratch = file.with_name(f".{file.name}.part")
     pyarrow.parquet.write_table(pa.table(columns), scratch)
     scratch.replace(file)

@@ -133,7 +133,10 @@ def complete(
 def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     """The bundle of a checkpoint, with the metrics of validation and test in it."""
     config = run.config
-    model = build(config.model, len(config.data.labels), config.data.max_length)
+    model = build(
+        config.model, len(config.data.labels), config.data.max_length,
+        multi=config.data.multi_label,
+    )  # fmt: skip
     model.load_state_dict(load_file(checkpoint / MODEL))
     words = tokenizer(config.model.name)
     place = run.path / "bundle"
@@ -142,7 +145,7 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     with stages.stage("evaluation") as stage:
         both = np.concatenate([mails.on("validation"), mails.on("test")])
         scored = score(
-            place, mails.cache, both, config.data.labels,
+            place, mails.cache, both, config.data.label_set,
             config.scaling.precision, config.scaling.fewest,
             lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
         )  # fmt: skip
@@ -151,7 +154,7 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
             scored_part = replace(
                 scored, ids=scored.ids[part], truth=scored.truth[part], scores=scored.scores[part]
             )
-            metrics[name] = scored_part.report(config.data.labels)
+            metrics[name] = scored_part.report()
         test = metrics["test"]
         stage.update(
             f"{len(mails.on('test')):,} test mails: accuracy {test['accuracy']:.4f}, "

@@ -59,7 +59,10 @@ def train(job: Job) -> str | None:
     poster = Poster(job.board if rank == 0 else None)
     _settle(config)
 
-    raw = build(config.model, len(config.data.labels), config.data.max_length)
+    raw = build(
+        config.model, len(config.data.labels), config.data.max_length,
+        multi=config.data.multi_label,
+    )  # fmt: skip
     model = prepare_model(raw, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
     optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
     state = State(plan=plan.fingerprint)
@@ -79,7 +82,9 @@ def train(job: Job) -> str | None:
         config.batching.micro_tokens, pinned=torch.cuda.is_available(),
     )  # fmt: skip
     writer = Writer(job.run / "checkpoints", lambda text: poster.result(kind="note", text=text))
-    loss = Loss(config.optimizer, raw.shape, plan.rows.label_counts)
+    trained = plan.rows.labels[plan.rows.train]
+    counts = config.data.label_set.indicator(trained).sum(0)
+    loss = Loss(config.optimizer, raw.shape, counts, len(trained))
     with (
         writer,
         Audit(job.run, start, rank, world, on=config.tracking.audit) as audit,
@@ -217,7 +222,7 @@ class Worker:
             dist.all_gather_object(parts, mine)
         columns = zip(*[part for part in parts if part is not None], strict=True)
         truth, scored = (np.concatenate(column) for column in columns)
-        return metrics.summary(truth, scored)
+        return metrics.summary(self.job.config.data.label_set.truth(truth), scored)
 
     def save(self) -> None:
         """A checkpoint of where the state stands, by rank 0, while training goes on."""

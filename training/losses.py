@@ -17,29 +17,35 @@ from training.schema import ConfigError
 class Loss:
     """The loss of a head.
 
+    Where a mail may have several labels, it is the mean over labels of the binary cross-entropy.
     Weights multiply the loss of a mail and nothing divides by them, so that the mean over a
     global batch is the same however workers slice it; `balanced` weights are 1 on average.
     """
 
-    def __init__(self, config: OptimizerConfig, shape: HeadShape, counts: np.ndarray) -> None:
-        """`counts` is int64 [labels], the training mails of each label.
+    def __init__(
+        self, config: OptimizerConfig, shape: HeadShape, counts: np.ndarray, mails: int
+    ) -> None:
+        """`counts` is int64 [labels], the training mails of each label, `mails` those of all.
 
         Raises:
             ConfigError: `optimizer.class_weights` does not fit the labels or their counts.
         """
         self.config = config
-        self.sigmoid = shape.kind == "sigmoid"
-        self.weights = _weights(config, shape.labels, counts)
+        self.sigmoid, self.multi = shape.kind == "sigmoid", shape.multi
+        self.weights = _weights(config, shape, counts, mails)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each mail, float32 [mails].
 
         `logits` is float32 [mails, labels], or [mails, 1] of a sigmoid head, whose loss is that of
-        the two logits 0 and z; `labels` is int64 [mails], on the same device.
+        the two logits 0 and z; `labels` is int64 [mails], codes of `training.labels`, on the same
+        device.
         """
         if self.weights is not None:
             self.weights = self.weights.to(logits.device)
         smoothing = self.config.label_smoothing
+        if self.multi:
+            return self._of_each(logits, labels)
         if self.config.loss == "focal" or (self.sigmoid and self.weights is not None):
             return self._general(logits, labels)
         if self.sigmoid:
@@ -65,31 +71,54 @@ class Loss:
         terms = -targets * log_p
         if self.weights is not None:
             terms = terms * self.weights
-        if self.config.loss == "focal":
-            # At p = 1 the slope of (1 - p)^gamma is infinite for a gamma below 1, and 0 * inf NaN.
-            missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-            terms = terms * missing**self.config.focal_gamma
-        return terms.sum(1)
+        return self._focused(terms, log_p).sum(1)
+
+    def _of_each(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Binary cross-entropy of each label; a weight multiplies the term of those that have it.
+
+        So does `pos_weight` of `torch.nn.BCEWithLogitsLoss`.
+        """
+        smoothing = self.config.label_smoothing
+        bits = labels[:, None] >> torch.arange(logits.shape[1], device=labels.device) & 1
+        targets = bits * (1 - smoothing) + smoothing / 2
+        log_yes, log_no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+        yes, no = -targets * log_yes, (targets - 1) * log_no
+        if self.weights is not None:
+            yes = yes * self.weights
+        return (self._focused(yes, log_yes) + self._focused(no, log_no)).mean(1)
+
+    def _focused(self, terms: Tensor, log_p: Tensor) -> Tensor:
+        """The terms, of a focal loss times (1 - p)^gamma."""
+        if self.config.loss != "focal":
+            return terms
+        # At p = 1 the slope of (1 - p)^gamma is infinite for a gamma below 1, and 0 * inf NaN.
+        missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return terms * missing**self.config.focal_gamma
 
 
-def _weights(config: OptimizerConfig, labels: int, counts: np.ndarray) -> Tensor | None:
+def _weights(
+    config: OptimizerConfig, shape: HeadShape, counts: np.ndarray, mails: int
+) -> Tensor | None:
     """The weight of each label, float32 [labels], None where all are 1.
 
     `balanced` is scikit-learn's `compute_class_weight`, mails / (labels * count): its mean over
-    the training mails is 1.
+    the training mails is 1. Where a mail may have several labels it is (mails - count) / count.
     """
     given = config.class_weights
     if given == "none":
         return None
     if given == "balanced":
-        if not counts.all():
+        if not counts.all() or (shape.multi and (counts == mails).any()):
+            without = ", and some without it" if shape.multi else ""
             raise ConfigError(
-                "optimizer.class_weights: balanced needs training mails of each label, "
-                f"got {counts.tolist()}; use none or a list"
+                f"optimizer.class_weights: balanced needs training mails of each label{without}, "
+                f"got {counts.tolist()} of {mails}; use none or a list"
             )
-        return torch.from_numpy((counts.sum() / (labels * counts)).astype(np.float32))
-    if len(given) != labels:
+        weights = (mails - counts) / counts if shape.multi else mails / (shape.labels * counts)
+        return torch.from_numpy(weights.astype(np.float32))
+    if len(given) != shape.labels:
         raise ConfigError(
-            f"optimizer.class_weights must be one for each of the {labels} labels, got {len(given)}"
+            f"optimizer.class_weights must be one for each of the {shape.labels} labels, "
+            f"got {len(given)}"
         )
     return torch.tensor(given, dtype=torch.float32)

@@ -31,7 +31,7 @@ class Mails:
     lengths: np.ndarray
     """int32 [all rows of the cache], 0 where a mail could not be read"""
     labels: np.ndarray
-    """int32 [all rows], index into the config's labels, -1 where it is none of them"""
+    """int32 [all rows], codes of `training.labels`, -1 where one is unknown"""
     side: np.ndarray
     """int8 [all rows], index into SPLITS; LEFT_OUT of what is not used"""
     groups: Groups
@@ -62,11 +62,10 @@ def load(data: DataConfig, tokenizer: Tokenizer, home: Home, stages: Stages) -> 
     mails, findings = survey(data, tokenizer, home, stages)
     for finding in findings:
         stages.note(f"{finding.what}: {finding.count:,}{finding.shown}")
+    labels = data.label_set
     for name in SPLITS:
         rows = mails.on(name)
-        absent = [
-            label for i, label in enumerate(data.labels) if not (mails.labels[rows] == i).any()
-        ]
+        absent = labels.of(labels.indicator(mails.labels[rows]).sum(0) == 0)
         if absent:
             raise SourceError(
                 f"data.source: {data.source} gives no {' and no '.join(absent)} to split {name} "
@@ -80,7 +79,7 @@ def survey(
 ) -> tuple[Mails, list[Finding]]:
     """As `load`, whatever state the mails are in, with what is odd about them."""
     with stages.stage("tokens") as stage:
-        source = open_source(data.source, data.labels, home.corpora)
+        source = open_source(data.source, data.label_set, home.corpora)
         cache = prepare(
             source,
             tokenizer,
@@ -95,10 +94,10 @@ def survey(
     with stages.stage("splits") as stage:
         table = cache.table()
         lengths = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
-        labels = pc.index_in(table["label"], pa.array(data.labels)).fill_null(-1).to_numpy()
+        labels = data.label_set.codes(table["label"])
         groups = group(table)
         side = _sides(data, source, table, lengths, labels, groups, home)
-        mails = Mails(cache, lengths.astype(np.int32), labels.astype(np.int32), side, groups)
+        mails = Mails(cache, lengths.astype(np.int32), labels, side, groups)
         sizes = ", ".join(f"{len(mails.on(name)):,} {name}" for name in SPLITS)
         stage.update(
             f"{sizes}; {groups.alike:,} near-duplicates kept together"

@@ -1,6 +1,5 @@
 """Metrics of a classification, from the true labels and the scores of every mail."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,12 @@ from sklearn.metrics import (
     classification_report,
     confusion_matrix,
     log_loss,
+    multilabel_confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
 )
+
+from training.labels import THRESHOLD, Labels
 
 
 def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -19,7 +21,12 @@ def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     `truth` is int [mails], `scores` float [mails, labels], rows adding up to 1. Of two labels the
     last is the positive class; of more, precision, recall, F1 (macro) and AUC (one against the
     rest, macro) are means over the labels. AUC is NaN where a label has no mail.
+
+    Where a mail may have several labels, `truth` is bool [mails, labels] and each score stands for
+    itself: accuracy is the share of mails with all labels right, the others are means over labels.
     """
+    if truth.ndim == 2:
+        return _of_several(truth, scores)
     count = scores.shape[1]
     guess = scores.argmax(1)
     average = "binary" if count == 2 else "macro"
@@ -46,18 +53,45 @@ def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def report(truth: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def _of_several(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    guess = scores >= THRESHOLD
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, guess, average="macro", zero_division=0.0
+    )
+    some = truth.any(0) & ~truth.all(0)
+    auc = roc_auc_score(truth, scores, average="macro") if some.all() else float("nan")
+    losses = [
+        log_loss(truth[:, i], scores[:, i], labels=(False, True)) for i in range(truth.shape[1])
+    ]
+    return {
+        "accuracy": float((guess == truth).all(1).mean()),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "roc_auc": float(auc),
+        "loss": float(np.mean(losses)),
+    }
+
+
+def report(
+    truth: np.ndarray, guess: np.ndarray, scores: np.ndarray, labels: Labels
+) -> dict[str, Any]:
     """`summary`, the number of mails, figures per class, and the confusion matrix.
 
-    `confusion[i][j]` counts the mails of label i that were taken for label j.
+    `confusion[i][j]` counts the mails of label i that were taken for label j. Where a mail may
+    have several labels, `confusion[i]` is of label i alone: [[true no, false yes], [false no, true
+    yes]].
     """
-    guess = scores.argmax(1)
-    every = range(len(labels))
+    every = range(len(labels.names))
     per_class = classification_report(
-        truth, guess, labels=every, target_names=labels, output_dict=True, zero_division=0.0
+        truth, guess, labels=every, target_names=labels.names, output_dict=True, zero_division=0.0
     )
+    if labels.multi:
+        matrix = multilabel_confusion_matrix(truth, guess)
+    else:
+        matrix = confusion_matrix(truth, guess, labels=every)
     return summary(truth, scores) | {
         "mails": len(truth),
-        "classes": {label: per_class[label] for label in labels},
-        "confusion": confusion_matrix(truth, guess, labels=every).tolist(),
+        "classes": {label: per_class[label] for label in labels.names},
+        "confusion": matrix.tolist(),
     }

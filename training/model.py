@@ -34,6 +34,13 @@ class HeadShape:
     pooling: Literal["mean", "cls", "pooler"]
     kind: Literal["softmax", "sigmoid"]
     dropout: float
+    multi: bool = False
+    """A logit, and a yes or no, for each label."""
+
+    @property
+    def logits(self) -> int:
+        """How many it gives."""
+        return 1 if self.kind == "sigmoid" and not self.multi else self.labels
 
 
 class MailModel(nn.Module):
@@ -49,12 +56,12 @@ class MailModel(nn.Module):
         hidden = int(settings.hidden_size)
         self.filler = int(settings.pad_token_id or 0)
         self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(hidden, 1 if shape.kind == "sigmoid" else shape.labels)
+        self.head = nn.Linear(hidden, shape.logits)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Logits, float32 [mails, labels], or [mails, 1] of a sigmoid head.
+        """Logits, float32 [mails, labels], or [mails, 1] of a sigmoid head for one of two labels.
 
         `ids` and `mask` are int64 [mails, tokens], padding last; a mask of None says that no token
         is padding, which spares the encoder the work on it.
@@ -75,19 +82,23 @@ class MailModel(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probability of each label, float32 [mails, labels]."""
+        if self.shape.multi:
+            return torch.sigmoid(logits)
         if self.shape.kind == "sigmoid":
             positive = torch.sigmoid(logits.squeeze(1))
             return torch.stack([1 - positive, positive], 1)
         return torch.softmax(logits, 1)
 
 
-def build(config: ModelConfig, labels: int, max_length: int) -> MailModel:
+def build(config: ModelConfig, labels: int, max_length: int, *, multi: bool = False) -> MailModel:
     """The model that training starts from, on the CPU, in float32.
+
+    `multi` is for mails that may have several labels.
 
     Raises:
         ConfigError: there are no such weights, or they cannot read `max_length` tokens.
     """
-    shape = HeadShape(labels, config.pooling, config.head, config.dropout)
+    shape = HeadShape(labels, config.pooling, config.head, config.dropout, multi)
     kernel = "sdpa" if config.attention == "auto" else config.attention
     kwargs: dict[str, Any] = {"hidden_dropout_prob": config.dropout}
     if config.attention_dropout is not None:

@@ -36,13 +36,7 @@ class Rows:
     lengths: np.ndarray
     """int32 [all rows of the cache], tokens of each mail"""
     labels: np.ndarray
-    """int32 [all rows of the cache], index into the config's labels"""
-
-    @property
-    def label_counts(self) -> np.ndarray:
-        """int64 [labels up to the highest there is], training mails of each."""
-        counts: np.ndarray = np.bincount(self.labels[self.train])
-        return counts
+    """int32 [all rows of the cache], codes of `training.labels`"""
 
 
 def epoch_plan(

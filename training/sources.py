@@ -15,13 +15,14 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from training import corpus
+from training.labels import Labels
 from training.readers.files import open_mbox
 from training.readers.huggingface import is_path, open_hf
 from training.readers.piece import (
@@ -77,14 +78,16 @@ class _Opened:
         self.digest.update(repr(facts).encode("utf-8", "surrogateescape"))
 
 
-def open_source(name: str, labels: tuple[str, ...], corpora: Path) -> Source:
+def open_source(name: str, allowed: Labels, corpora: Path) -> Source:
     """The mails of a source, as config key `data.source` spells it.
 
     Raises:
         SourceError: there is no such source, it is empty, it lacks a column, or its labels are
-            not `labels` as far as that is known before reading (else the row has an error).
+            not `allowed` as far as that is known before reading (else the row has an error).
     """
-    opened = _Opened(hashlib.sha256(repr((READERS_VERSION, sorted(labels))).encode()), [])
+    labels = allowed.names
+    facts = (READERS_VERSION, sorted(labels), *(["multi"] if allowed.multi else []))
+    opened = _Opened(hashlib.sha256(repr(facts).encode()), [])
     kind, _, rest = name.partition(":")
     try:
         if name == "spamassassin":
@@ -101,7 +104,8 @@ def open_source(name: str, labels: tuple[str, ...], corpora: Path) -> Source:
         raise SourceError(f"data.source: {name} cannot be read: {reason(error)}") from error
     if not opened.pieces:
         raise SourceError(f"data.source: {name} has no mails")
-    return Source(name, opened.digest.hexdigest(), tuple(opened.pieces), opened.mails)
+    pieces = [replace(piece, multi=allowed.multi) for piece in opened.pieces]
+    return Source(name, opened.digest.hexdigest(), tuple(pieces), opened.mails)
 
 
 def _check_labels(name: str, found: Iterable[str], labels: tuple[str, ...]) -> None:

@@ -171,11 +171,11 @@ def _facts(mails: "Mails", findings: "list[Finding]") -> dict[str, Any]:
 def _overview(mails: "Mails", findings: "list[Finding]", config: TrainConfig) -> RenderableType:
     from training.splits import SPLITS
 
-    labels = config.data.labels
-    counts = Table("split", *labels, "mails", box=None)
+    labels = config.data.label_set
+    counts = Table("split", *labels.names, "mails", box=None)
     for name in (*SPLITS, "all"):
         rows = mails.on(name)
-        each = np.bincount(mails.labels[rows], minlength=len(labels))
+        each = labels.indicator(mails.labels[rows]).sum(0)
         counts.add_row(name, *(f"{n:,}" for n in each), f"{len(rows):,}")
     groups = mails.groups
     tied = Table("kept together", "mails", box=None)

@@ -47,7 +47,7 @@ def quickstart(
                 }
                 console.result(
                     Group(
-                        report(result.bundle.metrics["test"], config.data.labels, "test mails"),
+                        report(result.bundle.metrics["test"], config.data.label_set, "test mails"),
                         Text(),
                         _verdicts(answers),
                         Text(f"\n{result.model} version {result.version}, served at {url}"),

@@ -96,7 +96,8 @@ def classify(
         for number, file in mails.items():
             if number in verdicts:
                 found = verdicts[number]
-                rows.add_row(found["label"], f"{found['probability']:.4f}", str(file))
+                given = ", ".join(found.get("labels", [found["label"]])) or "none"
+                rows.add_row(given, f"{found['probability']:.4f}", str(file))
             else:
                 rows.add_row("error", "", f"{file}: {faults[number]}")
         answers = [

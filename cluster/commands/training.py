@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -17,6 +18,7 @@ from training.schema import ConfigError
 
 if TYPE_CHECKING:
     from training.fit import Result
+    from training.labels import Labels
     from training.run import Run
 
 
@@ -50,7 +52,7 @@ def train(
             result = trained(console, run)
         console.result(
             Group(
-                report(result.bundle.metrics["test"], config.data.labels, "test mails"),
+                report(result.bundle.metrics["test"], config.data.label_set, "test mails"),
                 Text(f"\n{result.model} version {result.version}: {result.bundle.path}"),
             ),
             result.facts(),
@@ -119,11 +121,11 @@ def evaluate(
                 source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
             )  # fmt: skip
         if predictions is not None:
-            write_predictions(scored, bundle.labels, predictions)
-        values = scored.report(bundle.labels)
+            write_predictions(scored, predictions)
+        values = scored.report()
         title = f"{split} mails" if source is None else f"mails of {source}"
         console.result(
-            report(values, bundle.labels, title),
+            report(values, bundle.label_set, title),
             {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values,
         )
 
@@ -169,7 +171,9 @@ def tune(
             Group(
                 rows,
                 Text(),
-                report(best.bundle.metrics["test"], config.data.labels, "test mails, best trial"),
+                report(
+                    best.bundle.metrics["test"], config.data.label_set, "test mails, best trial"
+                ),
                 Text(f"\n{best.model} version {best.version}: {best.bundle.path}"),
             ),
             result.facts(),
@@ -193,21 +197,22 @@ def course(epochs: list[dict[str, Any]], test: dict[str, Any]) -> Table:
     return rows
 
 
-def report(values: dict[str, Any], labels: tuple[str, ...], title: str) -> RenderableType:
+def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableType:
     """The figures of an evaluation as tables."""
     figures = Table(f"{values['mails']:,} {title}", "", box=None, header_style="bold")
     for key in ("accuracy", "precision", "recall", "f1", "roc_auc", "loss"):
         figures.add_row(key, f"{values[key]:.4f}")
     classes = Table("class", "precision", "recall", "f1", "mails", box=None)
-    for label in labels:
+    for label in labels.names:
         row = values["classes"][label]
         classes.add_row(
             label, *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1-score")),
             f"{row['support']:.0f}",
         )  # fmt: skip
-    confusion = Table("true \\ taken for", *labels, box=None)
-    for label, counts in zip(labels, values["confusion"], strict=True):
-        confusion.add_row(label, *map(str, counts))
+    heads = ("right no", "wrong yes", "wrong no", "right yes") if labels.multi else labels.names
+    confusion = Table("class" if labels.multi else "true \\ taken for", *heads, box=None)
+    for label, counts in zip(labels.names, values["confusion"], strict=True):
+        confusion.add_row(label, *map(str, np.ravel(counts)))
     return Group(figures, Text(), classes, Text(), confusion)
 
 

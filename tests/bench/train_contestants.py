@@ -107,8 +107,9 @@ def bare(task: Task) -> Found:
     torch.manual_seed(config.seed)
     model = build(config.model, len(config.data.labels), config.data.max_length)
     optimizer, schedule = make_optimizer(model, config.optimizer, len(plan))
-    counts = np.bincount(mails.labels[mails.on("train")], minlength=len(config.data.labels))
-    loss_of = Loss(config.optimizer, model.shape, counts)
+    trained = mails.labels[mails.on("train")]
+    counts = config.data.label_set.indicator(trained).sum(0)
+    loss_of = Loss(config.optimizer, model.shape, counts, len(trained))
     steps = []
     for rows in plan:
         order = rows[np.argsort(mails.lengths[rows], kind="stable")]

@@ -1,4 +1,4 @@
-"""Runs whose nodes come and go: the same batches, the same result."""
+"""Runs whose nodes come and go: the same batches, the same result, nothing lost by a notice."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import unused_port
 from tests.end_to_end.terminal import run, started
-from training import audit
+from training import audit, checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -111,3 +111,49 @@ def test_a_run_loses_a_worker_and_gets_it_back(
     assert audit.steps(home / "runs" / "run") == audit.steps(fixed_home / "runs" / "run")
     losses = [said["metrics"]["validation"]["loss"] for said in (json.loads(out), fixed.json)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_a_node_that_is_to_go_leaves_a_checkpoint(home: Path, head_address: str) -> None:
+    """No other is due within the epoch; the notice comes, and some seconds later the node goes."""
+    rare = ("scaling.checkpoint_steps=0", "scaling.checkpoint_minutes=60")
+    size = ("data.source=synthetic:20000", "optimizer.epochs=1")
+    kept = home / "runs" / "run" / "checkpoints"
+    with ExitStack() as stack:
+        node = stack.enter_context(ExitStack())
+        node.enter_context(_node(f"--address={head_address}"))
+        time.sleep(5)
+        words = (*TRAIN, "scaling.workers=1..2", *rare, *size)
+        process = stack.enter_context(started(home, *words, **OPEN, RAY_ADDRESS=head_address))
+        _until_world(home, 2, 0, process)
+        _drain(head_address, seconds=30)
+        deadline = time.monotonic() + 25
+        while (found := checkpoint.latest(kept)).path is None:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "no checkpoint within the notice"
+            time.sleep(0.1)
+        assert found.path.name.startswith("e000-s"), found.path
+        node.close()
+        out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (again,) = [line for line in err.splitlines() if "training goes on with 1 worker" in line]
+    assert "from epoch 1, step 1," not in again
+    assert json.loads(out)["metrics"]["test"]["accuracy"] > 0.8
+
+
+def _drain(address: str, seconds: int) -> None:
+    """Give notice to the node that is not the head, as a cloud's node agent does."""
+    lister = (
+        "import ray, sys; ray.init(sys.argv[1], log_to_driver=False);"
+        "print([n['NodeID'] for n in ray.nodes() if n['Alive']"
+        " and 'node:__internal_head__' not in n['Resources']][0])"
+    )
+    env = os.environ | OPEN
+    listed = subprocess.run(
+        [sys.executable, "-c", lister, address], env=env, capture_output=True, text=True, check=True
+    )
+    subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "drain-node", f"--address={address}",
+         f"--node-id={listed.stdout.split()[-1]}", "--reason=DRAIN_NODE_REASON_PREEMPTION",
+         "--reason-message=test", f"--deadline-remaining-seconds={seconds}"],
+        env=env, capture_output=True, check=True,
+    )  # fmt: skip

@@ -24,7 +24,7 @@ TEXT = "subject: Lunch\nfrom: Ann <ann@example.org>\n\nAt noon?"
 class Twin:
     """Says ham, and keeps the texts it was given."""
 
-    model = ModelInfo("twin", "3", ("ham", "spam"), 1, (), 64, "fp32")
+    model = ModelInfo("twin", "3", ("ham", "spam"), False, 1, (), 64, "fp32")
 
     def __init__(self) -> None:
         self.ready = True
@@ -38,7 +38,7 @@ class Twin:
         await self.go.wait()
         if self.fault:
             raise self.fault
-        return Verdict("ham", 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
+        return Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def test_every_way_to_send_a_mail_gives_the_model_the_same_text(
     assert response.status_code == 200
     assert response.json() == {
         "label": "ham",
+        "labels": ["ham"],
         "probability": 0.75,
         "scores": {"ham": 0.75, "spam": 0.25},
         "model": "twin",
@@ -287,6 +288,7 @@ def test_the_model_route_says_which_model_answers(send: Send) -> None:
         "name": "twin",
         "version": "3",
         "labels": ["ham", "spam"],
+        "multi_label": False,
         "mail_text_version": 1,
         "extras": [],
         "max_length": 64,

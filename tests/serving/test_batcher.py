@@ -14,7 +14,7 @@ from serving.classifier import ModelInfo, Verdict
 class Twin:
     """Answers each text with itself, once `go` is set; fails on the text 'bad'."""
 
-    info = ModelInfo("twin", "1", ("ham", "spam"), 1, (), 64, "fp32")
+    info = ModelInfo("twin", "1", ("ham", "spam"), False, 1, (), 64, "fp32")
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -28,7 +28,7 @@ class Twin:
         self.threads.add((threading.current_thread().name, torch.get_num_threads()))
         if "bad" in texts:
             raise ValueError("a broken model")
-        return [Verdict(text, 1.0, {text: 1.0}, "twin", "1") for text in texts]
+        return [Verdict(text, (text,), 1.0, {text: 1.0}, "twin", "1") for text in texts]
 
 
 def batcher_of(twin: Twin, *, wait_ms: float = 20, size: int = 4) -> Batcher:

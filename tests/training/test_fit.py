@@ -53,7 +53,7 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
     champion = load_bundle(place)
     assert champion.version == "1"
     scored = evaluate(champion, here, Quiet(), split="test", workers=1)
-    again = scored.report(champion.labels)
+    again = scored.report()
     assert again["confusion"] == metrics["confusion"]
     assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-2)
 

@@ -25,7 +25,7 @@ KIND = st.sampled_from(["cross_entropy", "focal"])
 def _loss(labels: int = 3, sigmoid: bool = False, counts: Any = None, **options: Any) -> Loss:
     shape = HeadShape(labels, "mean", "sigmoid" if sigmoid else "softmax", 0.1)
     mails = np.ones(labels, np.int64) if counts is None else np.asarray(counts, np.int64)
-    return Loss(OptimizerConfig.model_validate(options), shape, mails)
+    return Loss(OptimizerConfig.model_validate(options), shape, mails, int(mails.sum()))
 
 
 def _mails(labels: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
@@ -175,3 +175,45 @@ def test_weights_come_back_from_json_as_they_were() -> None:
 def test_a_wrong_value_is_refused_in_one_line(override: str, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"\A{said}\Z"):
         resolve(recipe="smoke", overrides=[override])
+
+
+def _of_several(counts: Any = (2, 2, 2), mails: int = 4, **options: Any) -> Loss:
+    shape = HeadShape(3, "mean", "sigmoid", 0.1, multi=True)
+    return Loss(OptimizerConfig.model_validate(options), shape, np.array(counts), mails)
+
+
+@settings(deadline=None)
+@given(smoothing=SMOOTHING, weights=st.lists(WEIGHT, min_size=3, max_size=3))
+def test_of_several_labels_it_is_torchs_with_weights_of_positives(
+    smoothing: float, weights: list[float]
+) -> None:
+    logits, _ = _mails(3)
+    codes = torch.arange(64) % 8
+    bits = torch.stack([codes & 1, codes >> 1 & 1, codes >> 2 & 1], 1).float()
+    expected = functional.binary_cross_entropy_with_logits(
+        logits,
+        bits * (1 - smoothing) + smoothing / 2,
+        pos_weight=torch.tensor(weights),
+        reduction="none",
+    ).mean(1)
+    options: dict[str, Any] = {"label_smoothing": smoothing, "class_weights": weights}
+    torch.testing.assert_close(_of_several(**options)(logits, codes), expected)
+    focal = _of_several(**options, loss="focal", focal_gamma=0)
+    torch.testing.assert_close(focal(logits, codes), expected)
+
+
+def test_of_several_labels_a_focal_loss_looks_away_from_what_is_easy() -> None:
+    sure, unsure = torch.tensor([[6.0, -6, 6]]), torch.tensor([[0.5, -0.5, 0.5]])
+    codes = torch.tensor([0b101])
+    plain, focal = _of_several(), _of_several(loss="focal", focal_gamma=2)
+    p = torch.sigmoid(torch.tensor(0.5))
+    assert focal(unsure, codes) == pytest.approx(float(plain(unsure, codes) * (1 - p) ** 2))
+    assert focal(sure, codes) / plain(sure, codes) < 1e-4
+
+
+def test_of_several_labels_balanced_weights_are_negatives_to_positives() -> None:
+    loss = _of_several((1, 2, 4), 5, class_weights="balanced")
+    assert loss.weights is not None
+    assert loss.weights.tolist() == [4, 1.5, 0.25]
+    with pytest.raises(ConfigError, match="and some without it, got"):
+        _of_several((1, 2, 5), 5, class_weights="balanced")

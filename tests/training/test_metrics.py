@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from training.labels import Labels
 from training.metrics import report, summary
 
 
@@ -25,7 +26,28 @@ def test_an_absent_label_leaves_the_auc_undefined() -> None:
 def test_the_confusion_matrix_counts_every_mail() -> None:
     truth = np.array([0, 1, 2, 2])
     scores = np.eye(3, dtype=np.float32)[[0, 2, 2, 1]] * 0.8 + 0.2 / 3
-    values = report(truth, scores / scores.sum(1, keepdims=True), ["a", "b", "c"])
+    scores /= scores.sum(1, keepdims=True)
+    values = report(truth, scores.argmax(1), scores, Labels(("a", "b", "c")))
     assert values["confusion"] == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
     assert values["mails"] == 4
     assert values["classes"]["c"]["recall"] == pytest.approx(0.5)
+
+
+def test_several_labels_by_hand() -> None:
+    labels = Labels(("work", "urgent"), multi=True)
+    truth = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], bool)
+    scores = np.array([[0.9, 0.8], [0.4, 0.1], [0.2, 0.5], [0.1, 0.6]], np.float32)
+    values = report(truth, labels.guess(scores), scores, labels)
+    assert values["accuracy"] == 2 / 4  # the first and the third have both labels right
+    assert values["precision"] == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert values["recall"] == pytest.approx((1 / 2 + 2 / 2) / 2)
+    assert values["roc_auc"] == pytest.approx((4 / 4 + 3 / 4) / 2)
+    right = np.where(truth, scores, 1 - scores)
+    assert values["loss"] == pytest.approx(-np.log(right).mean())
+    assert values["confusion"] == [[[2, 0], [1, 1]], [[1, 1], [0, 2]]]
+    assert values["classes"]["urgent"]["precision"] == pytest.approx(2 / 3)
+
+
+def test_a_label_that_all_mails_have_leaves_the_auc_undefined() -> None:
+    values = summary(np.array([[1, 1], [1, 0]], bool), np.array([[0.9, 0.1], [0.3, 0.7]]))
+    assert np.isnan(values["roc_auc"])

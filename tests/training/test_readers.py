@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.labels import Labels
 from training.readers import files, read, tabular
 from training.readers.columns import epoch_seconds
 from training.readers.piece import READ_BYTES, READ_MAILS, Piece, batches
 from training.sources import SourceError, open_source
 
-LABELS = ("ham", "spam")
+LABELS = Labels(("ham", "spam"))
 
 
 def _pieces(name: Path | str) -> tuple[Piece, ...]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from training import corpus
+from training.labels import Labels
 from training.readers import read
 from training.sources import COLUMNS, READ_MAILS, Source, SourceError, open_source
 
@@ -21,8 +22,8 @@ LABELS = ("ham", "spam")
 MAIL = b"Subject: x\r\n\r\nhello\r\n"
 
 
-def _open(name: Path | str, labels: tuple[str, ...] = LABELS) -> Source:
-    return open_source(str(name), labels, Path("nowhere"))
+def _open(name: Path | str, labels: tuple[str, ...] = LABELS, multi: bool = False) -> Source:
+    return open_source(str(name), Labels(labels, multi), Path("nowhere"))
 
 
 def _rows(source: Source) -> list[dict[str, Any]]:
@@ -352,7 +353,7 @@ def test_the_spamassassin_groups_say_the_labels(tmp_path: Path) -> None:
     for group in corpus.GROUPS:
         _write(tmp_path / "spamassassin" / group / "00001.abc")
     (tmp_path / "spamassassin" / corpus.MANIFEST).write_text("{}")
-    rows = _rows(open_source("spamassassin", LABELS, tmp_path))
+    rows = _rows(open_source("spamassassin", Labels(LABELS), tmp_path))
     assert [(row["id"].split("/")[0], row["group"], row["label"]) for row in rows] == [
         ("easy-ham-1", "easy-ham-1", "ham"),
         ("easy-ham-2", "easy-ham-2", "ham"),

@@ -1,6 +1,7 @@
 """Columns: what a row of any table must have and may have, and the mail that it makes.
 
-`label`, and `raw` (a message) or any of `subject`, `from`, `body` (or `text`, or `email`);
+`label`, and `raw` (a message) or any of `subject`, `from`, `body` (or `text`, or `email`); where a
+mail may have several labels, `label` is a list, or a text like `work|urgent`, empty for none;
 `id`, `group`, `date` and `split` where they are known. Case does not matter, others are ignored.
 """
 
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from training.labels import SEPARATOR, Labels
 from training.mail import Mail, render
 from training.readers.piece import READ_MAILS, Piece, Row, SourceError, printable, reason
 
@@ -49,11 +51,13 @@ def mail_row(values: dict[str, Any], default_id: str, piece: Piece) -> Row:
     row: Row = {"id": default_id, "split": piece.split}
     try:
         row["id"] = _text(values, "id") or default_id
-        label = row["label"] = _text(values, "label")
-        row["group"] = _text(values, "group") or label
-        if label not in piece.allowed:
-            allowed = ", ".join(piece.allowed)
-            return row | {"error": f"label {label[:80]!r} is not one of {allowed}"}
+        given = _texts(values.get("label"))
+        row["label"] = SEPARATOR.join(given)
+        row["group"] = _text(values, "group") or row["label"]
+        try:
+            row["label"] = Labels(piece.allowed, piece.multi).spelling(given)
+        except ValueError as error:
+            return row | {"error": str(error)}
         row["date"] = epoch_seconds(values.get("date"))
         if split := _text(values, "split"):
             if split.strip().lower() not in SPLITS:
@@ -85,6 +89,19 @@ def _text(values: dict[str, Any], name: str) -> str:
             error.reason = name
             raise
     return str(value) if name in FIELDS else printable(str(value))
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    """A class number, or a list of them, by name."""
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _texts(value: object) -> list[str]:
+    """Of one label, or of a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [_text({"label": each}, "label") for each in values]
 
 
 def _bytes(text: str) -> bytes:
@@ -138,8 +155,7 @@ def arrow_rows(
                 for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
                     row = dict(zip(columns, values, strict=True))
                     for column, names in (classes or {}).items():
-                        if isinstance(row.get(column), int) and 0 <= row[column] < len(names):
-                            row[column] = names[row[column]]
+                        row[column] = _named(row.get(column), names)
                     yield mail_row(row, f"{name}:{number}", piece)
                     number += 1
     except SourceError:

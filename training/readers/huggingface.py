@@ -24,7 +24,7 @@ def open_hf(name: str, labels: tuple[str, ...]) -> tuple[list[Piece], int, str]:
     pieces: list[Piece] = []
     for part, dataset in splits.items():
         columns = check_columns(f"hf:{name}", dataset.column_names)
-        named = getattr(dataset.features[columns["label"]], "names", None) or labels
+        named = _names(dataset.features[columns["label"]]) or labels
         if unknown := sorted(set(named) - set(labels)):
             raise SourceError(
                 f"data.source: hf:{name} has labels {some(unknown)}; "
@@ -55,9 +55,9 @@ def hf(piece: Piece) -> Iterator[Row]:
     dataset = hf_dataset(piece.place)[piece.part]
     features = dataset.features
     classes = {
-        column.strip().lower(): feature.names
+        column.strip().lower(): names
         for column, feature in features.items()
-        if hasattr(feature, "names")
+        if (names := _names(feature))
     }
     rows = dataset.select_columns(list(piece.paths)).with_format("arrow")
     batches = (
@@ -65,6 +65,12 @@ def hf(piece: Piece) -> Iterator[Row]:
         for start in range(piece.start, piece.end, READ_MAILS)
     )
     yield from arrow_rows(batches, piece.prefix, piece.start, piece, classes)
+
+
+def _names(feature: Any) -> list[str] | None:
+    """Those of a ClassLabel, or of a list of them."""
+    found: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)
+    return found
 
 
 @lru_cache(maxsize=4)

@@ -37,6 +37,8 @@ class Piece:
     """The folder or file: an absolute local path, a URI, or the name of a hub dataset."""
     allowed: tuple[str, ...]
     """The labels that a row may have."""
+    multi: bool = False
+    """A row may have several of them, or none."""
     prefix: str = ""
     """What the ids begin with."""
     label: str | None = None
