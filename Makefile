@@ -1,16 +1,24 @@
 # make quickstart   mail, training, test report, registry, server and three verdicts (KEEP=1: goes on serving)
 # make test         the tests            make test-slow   the slow ones
 # make lint         style and types      make lock       constraints.txt anew, from .venv
+# make image        mailray:VERSION (CUDA=1: mailray-cuda), by docker, podman or buildah
+# make test-cluster the image, as containers that are a cluster; needs podman
 SHELL := bash
 PYTHON ?= python3
 KEEP ?=
 PORT ?= 8000
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Of the image: with PyTorch's CUDA build; where its source is to be found; and what else its build
+# needs here, as --build-arg TORCH_INDEX=<PyTorch's index of CPU builds>.
+CUDA ?=
+SOURCE ?=
+IMAGE_OPTIONS ?=
 # What is imported is compiled once and kept, also where the environment says not to: each command
 # starts several processes, and each would compile Torch, Ray and transformers anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: quickstart test test-slow lint lock clean
+.PHONY: quickstart test test-slow test-cluster image lint lock clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: .venv/installed
@@ -21,6 +29,20 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	@$(BIN)/pytest -q -m "slow and not gpu and not containers"
+
+# -s: the table is the point.
+test-cluster: .venv/installed
+	@$(BIN)/pytest -q -s -m containers tests/containers
+
+# An engine that answers: docker's client may be there without its daemon.
+image:
+	@for engine in docker podman buildah ''; do \
+	  [ -z "$$engine" ] || ! $$engine info >/dev/null 2>&1 || break; \
+	done; \
+	[ -n "$$engine" ] || { echo "make image needs docker, podman or buildah" >&2; exit 1; }; \
+	$$engine build -f cluster/Dockerfile -t mailray$(if $(CUDA),-cuda):$(VERSION) \
+	  $(if $(CUDA),--build-arg TORCH_BUILD=) --build-arg SOURCE=$(SOURCE) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_OPTIONS) .
 
 lint: .venv/installed
 	@$(BIN)/ruff check
@@ -47,6 +69,10 @@ lint: .venv/installed
 lock: .venv/installed
 	@{ echo "# Every version that the tests ran with; made by \`make lock\`."; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+	@{ echo "# The image's packages and their hashes, PyTorch excepted; made by \`make lock\`."; \
+	  $(BIN)/pip-compile -q --generate-hashes --strip-extras --extra server --build-deps-for wheel \
+	    --unsafe-package torch --no-emit-options --no-annotate --no-header -c constraints.txt -o - \
+	    pyproject.toml | sed '/^$$/,$$d'; } > cluster/requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
