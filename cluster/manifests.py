@@ -195,5 +195,8 @@ def _place_faults(document: Document, together: Sequence[Document]) -> Iterator[
     if kind in ("Service", "PodDisruptionBudget"):
         selector = spec.get("selector") or {}
         labels = selector if kind == "Service" else selector.get("matchLabels", {})
-        if not any(pod.is_selected(labels) for other in together for pod in pods(other)):
+        everyone = [pod for other in together for pod in pods(other)]
+        # A platform's budgets are there before the Ray pods.
+        later = "ray.io/node-type" in labels and not any(d["kind"] in SPEC_PATH for d in together)
+        if not later and not any(pod.is_selected(labels) for pod in everyone):
             yield f"spec.selector: there is no pod with {labels}"

@@ -60,7 +60,7 @@ def test_a_wrong_field_type_or_name_is_refused_in_every_document(
 ) -> None:
     for document in rendered(folder):
         if document["kind"] == "PodMonitor":
-            continue  # see test_monitoring.py
+            continue  # see test_platform.py
         key, wrong = WRONG_TYPE.get(document["kind"], ("spec", "text"))
         field = deepcopy(document)
         field.get("spec", field)["nonsense"] = 1
@@ -135,7 +135,7 @@ ELSE = [
         {"deletionRules": [{"policy": "DeleteCluster", "condition": {"ttlSeconds": 1}}]},
         "requires either the JobStatus",
     ),
-    ("dev/study", "PodDisruptionBudget", "spec.selector.matchLabels", {"a": "b"}, "no pod with"),
+    ("dev/serving", "PodDisruptionBudget", "spec.selector.matchLabels", {"a": "b"}, "no pod with"),
     ("dev/serving", "RayService", "spec.upgradeStrategy.type", "Rolling", "type: one of"),
     ("dev/serving", "RayService", "spec.upgradeStrategy.type",
      "NewClusterWithIncrementalUpgrade", "needs autoscaling"),

@@ -178,6 +178,12 @@ def _said(entrypoint: str, folder: Path) -> list[str]:
     return done.stdout.split("\n")[:-1]
 
 
+@pytest.mark.parametrize("name", ["training", "study"])
+def test_a_job_is_the_ray_job_alone(name: str, rendered: Render) -> None:
+    # Who may submit jobs may then create nothing else, say a network policy.
+    assert [d["kind"] for d in rendered(f"dev/{name}")] == ["RayJob"]
+
+
 def test_a_fixed_number_of_workers_is_not_scaled(rendered: Render) -> None:
     def spec(leaf: str) -> dict[str, Any]:
         return cluster_spec(_ray(rendered(leaf)))
