@@ -1,6 +1,7 @@
 """The Serve config inside the RayService is what Serve and the application builder take."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from cluster.kuberay import Document, cluster_spec
 from serving.config import ServeConfig
+from training.home import Home
 
 Render = Callable[[str], list[Document]]
 
@@ -54,10 +56,27 @@ def test_the_builder_takes_the_arguments(application: dict[str, Any], service: D
     assert config.replicas <= group["replicas"]
 
 
-def test_the_deployment_that_is_changed_is_there(application: dict[str, Any]) -> None:
-    import inspect
+def test_the_builder_looks_the_model_up_and_names_the_deployment(
+    application: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import serving.deployment
 
+    asked = []
+
+    def resolve(home: Home, spelling: str) -> Path:
+        asked.append((home, spelling))
+        return tmp_path
+
+    monkeypatch.setattr(serving.deployment, "resolve", resolve)
+    built = serving.deployment.build_app(ServeConfig.model_validate(application["args"]))
+    (config,) = built._bound_deployment.init_args
+    assert config.model == str(tmp_path)
+    assert asked == [(Home.default(), "mailray-spam@champion")]
+    assert built._bound_deployment.name in {item["name"] for item in application["deployments"]}
+
+
+def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
     from serving.deployment import build_app
 
-    names = {deployment["name"] for deployment in application["deployments"]}
-    assert all(f'name="{name}"' in inspect.getsource(build_app) for name in names)
+    (config,) = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    assert config.model == str(tmp_path)
