@@ -9,8 +9,9 @@ KEEP ?=
 PORT ?= 8000
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-# Of the image: with PyTorch's CUDA build; where its source is to be found; and what else its build
-# needs here, as --build-arg TORCH_INDEX=<PyTorch's index of CPU builds>.
+# Of the image: what builds it, the first that answers; whether with PyTorch's CUDA build; where its
+# source is found; what its build needs here, as --build-arg TORCH_INDEX=<index of CPU builds>.
+ENGINE ?= docker podman buildah
 CUDA ?=
 SOURCE ?=
 IMAGE_OPTIONS ?=
@@ -36,10 +37,10 @@ test-cluster: .venv/installed
 
 # An engine that answers: docker's client may be there without its daemon.
 image:
-	@for engine in docker podman buildah ''; do \
+	@for engine in $(ENGINE) ''; do \
 	  [ -z "$$engine" ] || ! $$engine info >/dev/null 2>&1 || break; \
 	done; \
-	[ -n "$$engine" ] || { echo "make image needs docker, podman or buildah" >&2; exit 1; }; \
+	[ -n "$$engine" ] || { echo "make image needs one of: $(ENGINE)" >&2; exit 1; }; \
 	$$engine build -f cluster/Dockerfile -t mailray$(if $(CUDA),-cuda):$(VERSION) \
 	  $(if $(CUDA),--build-arg TORCH_BUILD=) --build-arg SOURCE=$(SOURCE) \
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(IMAGE_OPTIONS) .
