@@ -1,6 +1,6 @@
 """What an image is made of, as CycloneDX 1.6: each Python package, and each of Debian's.
 
-python -m cluster.sbom > sbom.json     # inside of the image, where it lies at /opt/mailray/sbom.json
+python -m cluster.sbom > sbom.json    # in the image it lies at /opt/mailray/sbom.json
 
 Nothing but the standard library, so that no package is in the image for its own listing.
 """

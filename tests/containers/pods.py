@@ -1,7 +1,7 @@
 """The pods of a RayCluster as KubeRay would make them, and as `podman run` takes them.
 
     pod = head(raycluster, token="secret")
-    podman("run", "--detach", *options(pod, network="mailray", volumes={"home": folder}, image=IMAGE))
+    podman("run", "--detach", *options(pod, network="n", volumes={"home": folder}, image=IMAGE))
 
 Read in KubeRay 1.7.0: `ray start` with its parameters sorted, the limits of a container as what a
 node offers, the environment that it adds. What stands in for what: an init container's wait comes
@@ -137,9 +137,7 @@ def _parameters(group: Document, more: Mapping[str, str]) -> str:
     return "".join(f" {flag}" for flag in flags)
 
 
-def _environment(
-    cluster: Document, group: Document, kind: str, token: str
-) -> dict[str, str]:
+def _environment(cluster: Document, group: Document, kind: str, token: str) -> dict[str, str]:
     own = group["template"]["spec"]["containers"][0].get("env", ())
     env = {item["name"]: item["value"] for item in own if "value" in item}
     if cluster["spec"].get("authOptions", {}).get("mode") == "token":
