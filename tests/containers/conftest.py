@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import engine
-from tests.containers.cluster import RayCluster
+from tests.containers.nodes import RayCluster
 
 _BEGUN = pytest.StashKey[float]()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import engine
-from tests.containers.cluster import RayCluster, until
+from tests.containers.nodes import RayCluster, until
 
 pytestmark = [
     pytest.mark.containers,
