@@ -38,8 +38,8 @@ def bill(os_release: Path = Path("/etc/os-release")) -> dict[str, Any]:
 def _python(package: Distribution) -> dict[str, Any]:
     name = re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower()  # as the purl spec wants it
     item = _component("pypi", name, package.version)
-    if spoken := package.metadata.get("License-Expression"):
-        item["licenses"] = [{"expression": spoken}]
+    if "License-Expression" in package.metadata:
+        item["licenses"] = [{"expression": package.metadata["License-Expression"]}]
     return item
 
 

@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 IMAGE = f"localhost/mailray:{VERSION}"
 UPSTREAM = re.findall(r"^ARG BASE=(.+)$", (ROOT / "cluster/Dockerfile").read_text(), re.M)[0]
 STAND_IN = "localhost/mailray-base:bookworm"
 CERTIFICATES = Path("/etc/ssl/certs")
-NEEDED = ("podman", "runc", "make")
+NEEDED = ("podman", "runc", "iptables", "make")
 
 
 class EngineError(RuntimeError):
@@ -32,7 +32,9 @@ def missing() -> str:
     """Why containers cannot be tested here; empty where they can."""
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
-        return f"{', '.join(absent)} not on PATH (Debian: apt-get install podman runc make)"
+        return (
+            f"{', '.join(absent)} not on PATH (Debian: apt-get install podman runc iptables make)"
+        )
     return "" if os.geteuid() == 0 else "a shared folder is given to uid 1000: needs root"
 
 
