@@ -7,12 +7,12 @@ Jobs come from outside, by `mailray submit` to a port of this machine's loopback
 `kubectl port-forward`. A worker that is lost gets a successor of another name, as from KubeRay.
 """
 
+import json
 import os
 import secrets
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -34,15 +34,30 @@ def until(what: str, holds: Callable[[], bool], *, seconds: float, every: float 
         time.sleep(every)
 
 
+def one(documents: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    """The only document of a kind."""
+    [found] = [document for document in documents if document["kind"] == kind]
+    return found
+
+
 class RayCluster:
     """A head, workers, and the folder that they share as the claim `mailray-home`."""
 
-    def __init__(self, folder: Path, *, image: str) -> None:
-        self.folder, self.image = folder, image
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        image: str,
+        manifest: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.image, self.env = folder, image, dict(env or {})
         self.network = f"mailray-{secrets.token_hex(3)}"
         self.token = secrets.token_hex(16)
         self.home = self._folder("home")
-        [self.manifest] = [d for d in render(OVERLAY) if d["kind"] == "RayCluster"]
+        self.manifest = manifest or one(render(OVERLAY), "RayCluster")
+        self.beside: list[list[str]] = []
+        """What runs on the network before the head: the end of a `podman run` for each."""
         self.workers: list[str] = []
         self.head = ""
         self._started = 0
@@ -50,7 +65,9 @@ class RayCluster:
     def __enter__(self) -> Self:
         podman("network", "create", self.network)
         try:
-            self.head = self._run(head(self.manifest, token=self.token))
+            for words in self.beside:
+                podman("run", "--detach", "--network", self.network, *words)
+            self.add_head()
             for _ in range(self.manifest["spec"]["workerGroupSpecs"][0]["replicas"]):
                 self.add_worker()
             self.wait_for_nodes(1 + len(self.workers))
@@ -66,10 +83,17 @@ class RayCluster:
                 podman("rm", "--force", "--time", "0", "--volumes", *names)
             podman("network", "rm", "--force", self.network)
 
+    def add_head(self) -> None:
+        """Start a head, or one in the place of another, which has all its names."""
+        if self.head:
+            podman("rm", "--force", "--time", "0", self.head)
+        self.head = self._run(head(self.manifest, token=self.token, env=self.env))
+
     def add_worker(self) -> str:
         """Start one more worker; its container."""
         self._started += 1
-        self.workers.append(self._run(worker(self.manifest, self._started, token=self.token)))
+        pod = worker(self.manifest, self._started, token=self.token, env=self.env)
+        self.workers.append(self._run(pod))
         return self.workers[-1]
 
     def kill_worker(self, container: str) -> None:
@@ -95,10 +119,9 @@ class RayCluster:
 
         until(f"{count} nodes", alive, seconds=START_SECONDS, every=1)
 
-    @property
-    def url(self) -> str:
-        """Of its dashboard, from outside."""
-        return f"http://{podman('port', self.head, '8265').splitlines()[0]}"
+    def url(self, container: str, port: int) -> str:
+        """A port of a container, from outside."""
+        return f"http://{podman('port', container, str(port)).splitlines()[0]}"
 
     def submitted(self, *words: str, **env: str) -> "subprocess.Popen[str]":
         """`mailray submit` under way; the job keeps its things in `home`, in SQLite."""
@@ -110,7 +133,7 @@ class RayCluster:
             "MLFLOW_TRACKING_URI": "",
         }
         return subprocess.Popen(
-            [*COMMAND, "submit", "--address", self.url, "--", *words],
+            [*COMMAND, "submit", "--address", self.url(self.head, 8265), "--", *words],
             cwd=ROOT, env=kept | outside | env, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -123,8 +146,6 @@ class RayCluster:
 
     def facts(self, container: str) -> dict[str, Any]:
         """What podman knows of a container."""
-        import json
-
         found: dict[str, Any] = json.loads(podman("inspect", container))[0]
         return found
 
@@ -137,9 +158,6 @@ class RayCluster:
 
     def _folder(self, name: str) -> Path:
         path = self.folder / name
-        path.mkdir()
+        path.mkdir(parents=True, exist_ok=True)
         os.chown(path, 1000, 1000)  # fsGroup
         return path
-
-
-assert sys.platform == "linux"

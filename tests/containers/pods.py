@@ -46,18 +46,23 @@ def head(cluster: Document, *, token: str, env: Mapping[str, str] | None = None)
     name = cluster["metadata"]["name"]
     service, domain = f"{name}-head-svc", _fqdn(cluster)
     start = "ray start --head" + _parameters(group, {"dashboard-host": "0.0.0.0"})
-    address = {"RAY_ADDRESS": "127.0.0.1:6379"}
+    more = {"RAY_ADDRESS": "127.0.0.1:6379"} | _redis(cluster) | dict(env or {})
     return Pod(
         f"{name}-head",
         group["template"]["spec"],
         _shell(start),
-        _environment(cluster, group, "headgroup", token) | address | dict(env or {}),
+        _environment(cluster, group, "headgroup", token)
+        | address
+        | _redis(cluster)
+        | dict(env or {}),
         (service, domain),
-        publish=(8265, 8000),
+        publish=(8265,),
     )
 
 
-def worker(cluster: Document, number: int, *, token: str) -> Pod:
+def worker(
+    cluster: Document, number: int, *, token: str, env: Mapping[str, str] | None = None
+) -> Pod:
     """A worker of the first group; it waits for the head as its init container would."""
     group = cluster["spec"]["workerGroupSpecs"][0]
     kind, fqdn = group["groupName"], _fqdn(cluster)
@@ -69,7 +74,8 @@ def worker(cluster: Document, number: int, *, token: str) -> Pod:
         f"{cluster['metadata']['name']}-{kind}-worker-{number}",
         group["template"]["spec"],
         f"{wait}; {_shell(start)}",
-        _environment(cluster, group, kind, token) | more,
+        _environment(cluster, group, kind, token) | more | dict(env or {}),
+        publish=(8000,),
     )
 
 
@@ -149,7 +155,17 @@ def _environment(cluster: Document, group: Document, kind: str, token: str) -> d
         "RAY_PORT": "6379",
         "RAY_START_ULIMIT_OPEN_FILES": str(OPEN_FILES),
         "RAY_USAGE_STATS_KUBERAY_IN_USE": "1",
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # workers wait for a head that restarts
     }
+
+
+def _redis(cluster: Document) -> dict[str, str]:
+    """Where a head keeps its state; the password is a secret's, and so the caller's."""
+    given = cluster["spec"].get("gcsFaultToleranceOptions")
+    if not given:
+        return {}
+    namespace = {"RAY_external_storage_namespace": cluster["metadata"]["name"]}
+    return namespace | {"RAY_REDIS_ADDRESS": given["redisAddress"]}
 
 
 def _shell(start: str) -> str:
