@@ -51,10 +51,7 @@ def head(cluster: Document, *, token: str, env: Mapping[str, str] | None = None)
         f"{name}-head",
         group["template"]["spec"],
         _shell(start),
-        _environment(cluster, group, "headgroup", token)
-        | address
-        | _redis(cluster)
-        | dict(env or {}),
+        _environment(cluster, group, "headgroup", token) | more,
         (service, domain),
         publish=(8265,),
     )
