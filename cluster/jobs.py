@@ -6,9 +6,7 @@ raise SystemExit(outcome.exit_code)
 """
 
 import asyncio
-import os
 import shlex
-import socket
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from cluster.dashboard import JobError, connect, dashboard_url, faults, reason
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-DASHBOARD = "http://127.0.0.1:8265"
 ENTRYPOINT = ("python", "-m", "cluster.main")
-ANSWER_SECONDS = 5.0
 POLL_SECONDS = 1.0
 LOST_SECONDS = 120.0
 """How long a cluster may be silent before a followed job counts as lost; a restart takes less."""
 INTERRUPTED = 130
-
-
-class JobError(RuntimeError):
-    """A job could not be handed over or followed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +47,6 @@ def checkout() -> Path | None:
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         return None
     return root if project.get("name") == "mailray" else None
-
-
-def dashboard_url(address: str | None) -> str:
-    """The job server of an address: http://host:8265, host:8265, or None and `auto`.
-
-    The last two read RAY_API_SERVER_ADDRESS, then RAY_ADDRESS, whose port is the head's own and
-    not its dashboard's, then take this machine.
-    """
-    if address in (None, "", "auto"):
-        address = os.environ.get("RAY_API_SERVER_ADDRESS")
-        head = os.environ.get("RAY_ADDRESS", "auto")
-        if not address and head not in ("", "auto", "local"):
-            address = head
-            if not head.startswith(("http://", "https://")):
-                host = urlsplit(head if "://" in head else f"//{head}").hostname
-                address = f"http://{host}:8265"
-    if not address:
-        return DASHBOARD
-    url = address if "://" in address else f"http://{address}"
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise JobError(f"a job server's address is http://host:8265, got {address!r}")
-    return url.rstrip("/")
 
 
 def submit(
@@ -106,13 +72,13 @@ def submit(
     runtime_env: dict[str, Any] = {"env_vars": dict(env)}
     if working_dir is not None:
         runtime_env["working_dir"] = str(working_dir)
-    client = _client(url)
+    client = connect(url)
     try:
         job_id = client.submit_job(
             entrypoint=shlex.join([*entrypoint, *command]), runtime_env=runtime_env
         )
-    except _faults() as error:
-        raise JobError(f"{url} did not take the job: {_reason(error)}") from error
+    except faults() as error:
+        raise JobError(f"{url} did not take the job: {reason(error)}") from error
     stop = f"`ray job logs --follow {job_id} --address {url}` follows it, `ray job stop` stops it"
     if detach:
         return JobOutcome(job_id, "PENDING", 0, f"job {job_id} is submitted; {stop}")
@@ -122,24 +88,6 @@ def submit(
     except KeyboardInterrupt:
         message = f"no longer following job {job_id}, which goes on; {stop}"
         return JobOutcome(job_id, follower.status, INTERRUPTED, message)
-
-
-def cluster_versions(address: str | None) -> tuple[str, str]:
-    """The Ray and the Python version of the cluster behind a job server.
-
-    Raises:
-        JobError: nobody answers there, or says no versions.
-    """
-    url = dashboard_url(address)
-    client = _client(url)
-    faults: tuple[type[Exception], ...] = (KeyError, *_faults())
-    try:
-        answer = client._do_request("GET", "/api/v0/cluster_metadata")
-        answer.raise_for_status()
-        data = answer.json()["data"]
-        return str(data["rayVersion"]), str(data["pythonVersion"])
-    except faults as error:
-        raise JobError(f"{url} does not say its versions: {_reason(error)}") from error
 
 
 class _Follower:
@@ -174,7 +122,7 @@ class _Follower:
             tail.cancel()
             over.cancel()
             await asyncio.gather(tail, over, return_exceptions=True)
-        with suppress(*_faults()):  # the node that holds the log may be gone
+        with suppress(*faults()):  # the node that holds the log may be gone
             self._show(0, await asyncio.to_thread(self._client.get_job_logs, self._job_id))
         if self._rest:
             self._on_line(self._rest)
@@ -188,11 +136,11 @@ class _Follower:
         while True:
             try:
                 info = await asyncio.to_thread(self._client.get_job_info, self._job_id)
-            except _faults() as error:
+            except faults() as error:
                 if time.monotonic() - heard > LOST_SECONDS:
                     raise JobError(
                         f"the cluster was lost with job {self._job_id} {self.status or 'PENDING'}: "
-                        f"{_reason(error)}"
+                        f"{reason(error)}"
                     ) from error
             else:
                 heard = time.monotonic()
@@ -209,7 +157,7 @@ class _Follower:
 
         while self.status not in ("STOPPED", "SUCCEEDED", "FAILED"):
             position = 0
-            with suppress(*_faults(), aiohttp.ClientError):
+            with suppress(*faults(), aiohttp.ClientError):
                 async for chunk in self._client.tail_job_logs(self._job_id):
                     self._show(position, chunk)
                     position += len(chunk)
@@ -224,54 +172,8 @@ class _Follower:
             self._on_line(line)
 
 
-def _client(url: str) -> "JobSubmissionClient":
-    from ray._private.authentication.authentication_token_setup import (
-        maybe_enable_token_auth_if_token_available,
-    )
-    from ray.job_submission import JobSubmissionClient
-
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    absent = (
-        f"no Ray job server answers at {url}; is the cluster up, and its dashboard's port open "
-        f"(`kubectl port-forward service/<head> 8265`)?"
-    )
-    try:  # Ray's client waits for a silent host as long as the system does: minutes
-        socket.create_connection((host, port), ANSWER_SECONDS).close()
-    except OSError as error:
-        raise JobError(absent) from error
-    if host in ("127.0.0.1", "::1", "localhost"):
-        # `ray start` demands the token of this user as soon as there is one; Ray's own client
-        # does not send it unasked. Other hosts get it only by RAY_AUTH_MODE=token.
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    os.environ["RAY_API_SERVER_ADDRESS"] = url  # RAY_ADDRESS would win over the argument
-    try:
-        return JobSubmissionClient(url)
-    except ConnectionError as error:
-        raise JobError(absent) from error
-    except _faults() as error:
-        raise JobError(f"{url} is no Ray job server for this client: {_reason(error)}") from error
-    finally:
-        if before is None:
-            del os.environ["RAY_API_SERVER_ADDRESS"]
-        else:
-            os.environ["RAY_API_SERVER_ADDRESS"] = before
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What Ray's client raises; an AuthenticationError is no RuntimeError."""
-    from ray.exceptions import RayError
-
-    return (RuntimeError, ValueError, OSError, RayError)
-
-
 def _exit_code(info: Any) -> int:
     if str(info.status) == "SUCCEEDED":
         return 0
     code = int(info.driver_exit_code or 1)
     return code if code > 0 else 128 - code  # killed by a signal: as a shell says it
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

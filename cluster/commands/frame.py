@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.console import Console
-from cluster.jobs import JobError
+from cluster.dashboard import JobError
 from cluster.session import SessionError, quiet
 from training.corpus import CorpusError
 from training.home import Home

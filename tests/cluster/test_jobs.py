@@ -14,7 +14,8 @@ import pytest
 from ray.job_submission import JobStatus
 
 from cluster import jobs
-from cluster.jobs import JobError, JobOutcome, checkout, dashboard_url, submit
+from cluster.dashboard import JobError, connect, dashboard_url
+from cluster.jobs import JobOutcome, checkout, submit
 
 # Ray's client passes the old default to aiohttp.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
@@ -204,6 +205,6 @@ def test_ctrl_c_ends_the_following_and_not_the_job(head: str, sigint: None) -> N
     )
     assert (outcome.status, outcome.exit_code) == ("RUNNING", 130)
     assert f"no longer following job {outcome.job_id}, which goes on" in outcome.message
-    client = jobs._client(head)
+    client = connect(head)
     assert client.get_job_status(outcome.job_id) == JobStatus.RUNNING
     client.stop_job(outcome.job_id)
