@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.dashboard import JobError
+from cluster.dashboard import JobError, cluster_versions
 from cluster.session import quiet
 
 os.environ["MLFLOW_TRACKING_URI"] = ""
@@ -71,7 +71,7 @@ def head() -> Iterator[str]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                dashboard.cluster_versions(url)
+                cluster_versions(url)
                 break
             except JobError:
                 assert process.poll() is None, "ray start ended"
