@@ -9,13 +9,14 @@ import asyncio
 import shlex
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.dashboard import JobError, connect, dashboard_url, faults, reason
+from cluster.dashboard import DASHBOARD, JobError, connect, dashboard_url, faults, reason
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -25,6 +26,8 @@ POLL_SECONDS = 1.0
 LOST_SECONDS = 120.0
 """How long a cluster may be silent before a followed job counts as lost; a restart takes less."""
 INTERRUPTED = 130
+ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
+"""Ray's words for a job that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,23 @@ class JobOutcome:
     exit_code: int
     """Of the command; 1 where it failed without one, 0 when detached, 130 when interrupted."""
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job in a list."""
+
+    job_id: str
+    status: str
+    submitted: str
+    """ISO 8601, UTC"""
+    command: str
+    message: str
+
+    @property
+    def over(self) -> bool:
+        """Nothing more happens to it."""
+        return self.status in ENDED
 
 
 def checkout() -> Path | None:
@@ -58,12 +78,13 @@ def submit(
     on_line: Callable[[str], None],
     on_status: Callable[[str], None],
     detach: bool = False,
+    stops: Callable[[], bool] = lambda: False,
     entrypoint: Sequence[str] = ENTRYPOINT,
 ) -> JobOutcome:
     """Run `mailray <command...>` as a Ray job, and follow it unless `detach`.
 
     `working_dir` is uploaded without what .gitignore and .rayignore name. Ctrl-C ends the
-    following, never the job.
+    following; the job goes on unless `stops`, which is asked then, says that it shall not.
 
     Raises:
         JobError: nobody answers, the job is refused, or the cluster is lost on the way.
@@ -79,18 +100,80 @@ def submit(
         )
     except faults() as error:
         raise JobError(f"{url} did not take the job: {reason(error)}") from error
-    stop = f"`ray job logs --follow {job_id} --address {url}` follows it, `ray job stop` stops it"
+    where = "" if url == DASHBOARD else f" --address {url}"
+    stop = f"`mailray jobs logs --follow {job_id}{where}` follows it, `jobs stop` stops it"
     if detach:
         return JobOutcome(job_id, "PENDING", 0, f"job {job_id} is submitted; {stop}")
-    follower = _Follower(client, job_id, on_line, on_status)
+    follower = Follower(client, job_id, on_line, on_status)
     try:
         return asyncio.run(follower.follow())
     except KeyboardInterrupt:
+        if stops():
+            client.stop_job(job_id)
+            return JobOutcome(job_id, "STOPPED", INTERRUPTED, f"job {job_id} is told to stop")
         message = f"no longer following job {job_id}, which goes on; {stop}"
         return JobOutcome(job_id, follower.status, INTERRUPTED, message)
 
 
-class _Follower:
+def listing(address: str | None) -> list[JobRow]:
+    """The jobs that the cluster remembers, the newest first.
+
+    Raises:
+        JobError: nobody answers there.
+    """
+    with _asked(address) as client:
+        found = [job for job in client.list_jobs() if job.submission_id]
+    return [_row(job) for job in sorted(found, key=lambda job: -(job.start_time or 0))]
+
+
+def status(address: str | None, job_id: str) -> JobRow:
+    """How a job stands; raises JobError as `listing`, also where there is no such job."""
+    with _asked(address) as client:
+        return _row(client.get_job_info(job_id))
+
+
+def stop(address: str | None, job_id: str) -> bool:
+    """Stop a job; whether it was not over already. Raises JobError as `status`."""
+    with _asked(address) as client:
+        return bool(client.stop_job(job_id))
+
+
+def logs(
+    address: str | None, job_id: str, on_line: Callable[[str], None], *, follow: bool
+) -> JobOutcome:
+    """Tell the log of a job, with `follow` until it is over. Raises JobError as `status`."""
+    with _asked(address) as client:
+        info = client.get_job_info(job_id)
+        if follow:
+            return asyncio.run(Follower(client, job_id, on_line, lambda word: None).follow())
+        for line in client.get_job_logs(job_id).splitlines():
+            on_line(line)
+    return JobOutcome(job_id, str(info.status), 0, "")
+
+
+@contextmanager
+def _asked(address: str | None) -> Iterator["JobSubmissionClient"]:
+    """A client whose faults are JobErrors."""
+    url = dashboard_url(address)
+    client = connect(url)
+    try:
+        yield client
+    except JobError:
+        raise
+    except faults() as error:
+        raise JobError(f"{url} says: {reason(error)}") from error
+
+
+def _row(job: Any) -> JobRow:
+    submitted = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC)
+    message = " ".join((job.message or "").partition(", last available logs")[0].split())
+    return JobRow(
+        str(job.submission_id), str(job.status), f"{submitted:%Y-%m-%dT%H:%M:%SZ}",
+        str(job.entrypoint), message,
+    )  # fmt: skip
+
+
+class Follower:
     """Prints each line of a job's log once, whatever becomes of the connection."""
 
     def __init__(
@@ -99,18 +182,26 @@ class _Follower:
         job_id: str,
         on_line: Callable[[str], None],
         on_status: Callable[[str], None],
+        shown: int = 0,
     ) -> None:
+        """`shown` characters of the log are known already."""
         self._client = client
         self._job_id = job_id
         self._on_line = on_line
         self._on_status = on_status
-        self._shown = 0  # characters of the log; each connection tells it from the start
+        self.shown = shown  # characters of the log; each connection tells it from the start
         self._rest = ""  # a line whose end has not come yet
         self.status = ""
 
-    async def follow(self) -> JobOutcome:
+    async def follow(self, silence: float | None = None) -> JobOutcome:
+        """Until the job is over.
+
+        Raises:
+            JobError: the cluster has been silent for `silence` seconds, LOST_SECONDS by default.
+        """
+        silence = LOST_SECONDS if silence is None else silence
         tail = asyncio.create_task(self._tail())
-        over = asyncio.create_task(self._until_over())
+        over = asyncio.create_task(self._until_over(silence))
         try:
             await asyncio.wait([tail, over], return_when=asyncio.FIRST_COMPLETED)
             if tail.done():
@@ -130,14 +221,14 @@ class _Follower:
         message = " ".join((info.message or "").partition(", last available logs")[0].split())
         return JobOutcome(self._job_id, self.status, _exit_code(info), message)
 
-    async def _until_over(self) -> Any:
+    async def _until_over(self, silence: float) -> Any:
         """Poll the status, which alone tells the end: `tail_job_logs` may end before."""
         heard = time.monotonic()
         while True:
             try:
                 info = await asyncio.to_thread(self._client.get_job_info, self._job_id)
             except faults() as error:
-                if time.monotonic() - heard > LOST_SECONDS:
+                if time.monotonic() - heard > silence:
                     raise JobError(
                         f"the cluster was lost with job {self._job_id} {self.status or 'PENDING'}: "
                         f"{reason(error)}"
@@ -155,7 +246,7 @@ class _Follower:
         """Read the log, again and again from its start, until the job is over."""
         import aiohttp
 
-        while self.status not in ("STOPPED", "SUCCEEDED", "FAILED"):
+        while self.status not in ENDED:
             position = 0
             with suppress(*faults(), aiohttp.ClientError):
                 async for chunk in self._client.tail_job_logs(self._job_id):
@@ -165,8 +256,8 @@ class _Follower:
 
     def _show(self, position: int, chunk: str) -> None:
         """Pass on what of a chunk that starts at `position` was not shown before."""
-        fresh = chunk[max(self._shown - position, 0) :]
-        self._shown = max(self._shown, position + len(chunk))
+        fresh = chunk[max(self.shown - position, 0) :]
+        self.shown = max(self.shown, position + len(chunk))
         *lines, self._rest = (self._rest + fresh).split("\n")
         for line in lines:
             self._on_line(line)

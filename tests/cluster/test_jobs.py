@@ -113,7 +113,7 @@ def test_a_broken_log_is_told_once_and_the_status_decides(
     client: Any = Broken(status, code)
     lines: list[str] = []
     statuses: list[str] = []
-    follower = jobs._Follower(client, "job", lines.append, statuses.append)
+    follower = jobs.Follower(client, "job", lines.append, statuses.append)
     assert asyncio.run(follower.follow()) == JobOutcome("job", status.value, exit_code, "over")
     assert lines == ["one", "two", "three", "four"]
     assert statuses == ["RUNNING", status.value]
@@ -129,7 +129,7 @@ def test_a_fault_of_the_listener_ends_the_following_at_once(
     def full(line: str) -> None:
         raise KeyError(line)
 
-    follower = jobs._Follower(client, "job", full, lambda status: None)
+    follower = jobs.Follower(client, "job", full, lambda status: None)
     with pytest.raises(KeyError, match="one"):
         asyncio.run(follower.follow())
     assert client.polls < 6
