@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from cluster.dashboard import JobError, connect
 from cluster.jobs import LOST_SECONDS, POLL_SECONDS, Follower, JobOutcome, logs
-from cluster.rayjobs import Document, Kube, Unreachable
+from cluster.kuberay import Document
+from cluster.rayjobs import Kube, Unreachable
 
 _FORWARDING: Final = re.compile(r"127\.0\.0\.1:(\d+) ->")
 _ENDED: Final = ("Complete", "Failed", "ValidationFailed")

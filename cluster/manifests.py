@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -111,16 +111,21 @@ def check(
     documents: Sequence[Document], setting: Setting, *, beside: Sequence[Document] = ()
 ) -> list[Fault]:
     """The faults of `documents`; those `beside` are in the namespace already."""
+    faults = _collected(documents, lambda document: _schema_faults(document, setting))
+    if faults:  # what has the wrong form cannot be looked at any closer, nor what refers to it
+        return faults
     together = [*beside, *documents]
-    faults = []
-    for document in documents:
-        # What has the wrong type, or stands at a wrong place, cannot be looked at any closer.
-        found = list(_schema_faults(document, setting)) or list(
-            _closer_faults(document, together, setting)
-        )
-        where = f"{document['kind']}/{document['metadata']['name']}"
-        faults += [Fault(where, what) for what in dict.fromkeys(found)]
-    return faults
+    return _collected(documents, lambda document: _closer_faults(document, together, setting))
+
+
+def _collected(
+    documents: Sequence[Document], look: Callable[[Document], Iterator[str]]
+) -> list[Fault]:
+    return [
+        Fault(f"{document['kind']}/{document['metadata']['name']}", what)
+        for document in documents
+        for what in dict.fromkeys(look(document))
+    ]
 
 
 def _schema_faults(document: Document, setting: Setting) -> Iterator[str]:
@@ -190,5 +195,8 @@ def _place_faults(document: Document, together: Sequence[Document]) -> Iterator[
     if kind in ("Service", "PodDisruptionBudget"):
         selector = spec.get("selector") or {}
         labels = selector if kind == "Service" else selector.get("matchLabels", {})
-        if not any(pod.is_selected(labels) for other in together for pod in pods(other)):
+        everyone = [pod for other in together for pod in pods(other)]
+        # A platform's budgets are there before the Ray pods.
+        later = "ray.io/node-type" in labels and not any(d["kind"] in SPEC_PATH for d in together)
+        if not later and not any(pod.is_selected(labels) for pod in everyone):
             yield f"spec.selector: there is no pod with {labels}"

@@ -24,17 +24,14 @@ from typing import Any, Final
 
 from cluster.dashboard import JobError, reason
 from cluster.jobs import JobRow
+from cluster.kuberay import LONGEST_NAME, Document
 
 GROUP, VERSION, PLURAL = "ray.io", "v1", "rayjobs"
 OURS: Final = "app.kubernetes.io/part-of=mailray"
-LONGEST_NAME: Final = 47
-"""KubeRay makes names of pods and services from it, which end at 63."""
 _NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _ANSWER_SECONDS: Final = 15.0
 _PASSING: Final = (408, 429, 500, 502, 503, 504)
 """HTTP's words for not now."""
-
-Document = dict[str, Any]
 
 
 def ray_job(documents: Sequence[Document], command: Sequence[str], name: str) -> list[Document]:
@@ -45,9 +42,9 @@ def ray_job(documents: Sequence[Document], command: Sequence[str], name: str) ->
     Raises:
         JobError: the name cannot be one, or there is not just one RayJob.
     """
-    if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
+    if len(name) > LONGEST_NAME["RayJob"] or not _NAME.fullmatch(name):
         raise JobError(
-            f"a job has a name of at most {LONGEST_NAME} of a-z, 0-9, -, letter first, got {name!r}"
+            f"a job has a name of at most {LONGEST_NAME['RayJob']} of a-z, 0-9, -, letter first, got {name!r}"
         )
     made = deepcopy(list(documents))
     jobs = [document for document in made if document.get("kind") == "RayJob"]

@@ -12,7 +12,7 @@ class ServeConfig(Section):
     """A served classifier."""
 
     model: str
-    """The bundle's directory; aliases are resolved before."""
+    """The bundle's directory; in a Serve config file also NAME, NAME@ALIAS or NAME:VERSION."""
     host: str = "127.0.0.1"
     """The address to listen on; `0.0.0.0` is all of them, and the API has no authentication."""
     port: int = Field(default=8000, ge=1, le=65535)

@@ -5,7 +5,7 @@
     stop()
 
 `serving.deployment:build_app` is also an application builder for a Serve config file, whose
-`args` are the fields of `ServeConfig`.
+`args` are the fields of `ServeConfig`; `model` may be a name in the registry there.
 """
 
 import errno
@@ -24,6 +24,8 @@ from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.config import ServeConfig
 from training.bundle import BundleError, load
+from training.home import Home
+from training.registry import resolve
 
 APP = "mailray"
 
@@ -65,7 +67,17 @@ class Replica:
 
 
 def build_app(config: ServeConfig) -> serve.Application:
-    """The Serve application of a config; nothing is started."""
+    """The Serve application of a config; nothing is started.
+
+    A model in the registry is looked up here, once: all replicas then serve the same version, also
+    one that starts after the alias has moved.
+
+    Raises:
+        ModelNotFound: there is neither a directory of that name nor a model.
+    """
+    if not Path(config.model).is_dir():
+        bundle = resolve(Home.default(), config.model)
+        config = config.model_copy(update={"model": str(bundle)})
     reachable = config.max_in_flight * _SHED_FACTOR
     deployment = serve.deployment(
         name="Replica",

@@ -48,16 +48,16 @@ def setting(schemas: dict[str, Schema]) -> Setting:
 
 @pytest.fixture
 def composed(tmp_path: Path, rendered: Render) -> Callable[..., list[Document]]:
-    """An overlay with components added, as a user would write it; `rendered` skips for it."""
+    """A folder of `k8s/` with components added, as a user would write it; `rendered` may skip."""
 
-    def build(overlay: str, *components: str) -> list[Document]:
+    def build(resource: str, *components: str) -> list[Document]:
         shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
         folder = tmp_path / "own"
         folder.mkdir()
         parts = "".join(f"  - ../k8s/components/{name}\n" for name in components)
         (folder / "kustomization.yaml").write_text(
             "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-            f"resources: [../k8s/overlays/{overlay}]\ncomponents:\n{parts}"
+            f"resources: [../k8s/{resource}]\ncomponents:\n{parts}"
         )
         return render(folder)
 

@@ -66,41 +66,46 @@ def test_what_runs_on_it_has_no_fault(leaf: str, rendered: Render, setting: Sett
 
 
 @pytest.mark.parametrize(
-    ("overlay", "components"),
+    ("platform", "resource", "components"),
     [
-        ("dev/training", ["kueue"]),
-        ("dev/cluster", ["kueue"]),
-        ("gpu/study", ["volcano"]),
-        ("dev/serving", ["volcano"]),
-        ("gpu/training", ["yunikorn"]),
-        ("dev/training", ["submitter"]),
-        ("gpu/study", ["submitter", "kueue"]),
-        ("dev", ["s3", "object-store"]),
-        ("dev", ["monitoring"]),
+        ("dev", "overlays/dev/training", ["kueue"]),
+        ("dev", "overlays/dev/cluster", ["kueue"]),
+        ("gpu", "overlays/gpu/study", ["volcano"]),
+        ("dev", "overlays/dev/serving", ["volcano"]),
+        ("gpu", "overlays/gpu/training", ["yunikorn"]),
+        ("dev", "overlays/dev/training", ["submitter"]),
+        ("gpu", "overlays/gpu/study", ["submitter", "kueue"]),
+        ("dev", "base/training", ["charts", "embed"]),
+        ("", "overlays/dev", ["s3", "object-store"]),
+        ("", "overlays/dev", ["monitoring"]),
     ],
 )
 def test_an_option_has_no_fault(
-    overlay: str, components: list[str], composed: Compose, rendered: Render, setting: Setting
+    platform: str,
+    resource: str,
+    components: list[str],
+    composed: Compose,
+    rendered: Render,
+    setting: Setting,
 ) -> None:
-    platform = overlay.partition("/")[0]
-    beside = [] if overlay == platform else rendered(platform)
-    assert check(composed(overlay, *components), setting, beside=beside) == []
+    beside = rendered(platform) if platform else []
+    assert check(composed(resource, *components), setting, beside=beside) == []
 
 
 def test_a_job_in_a_queue_waits_until_it_is_admitted(composed: Compose) -> None:
-    job = _ray(composed("dev/training", "kueue"))
+    job = _ray(composed("overlays/dev/training", "kueue"))
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "mailray"
     assert job["spec"]["suspend"] is True
 
 
 def test_yunikorn_is_told_which_pods_belong_together(composed: Compose) -> None:
-    labels = _ray(composed("dev/study", "yunikorn"))["metadata"]["labels"]
+    labels = _ray(composed("overlays/dev/study", "yunikorn"))["metadata"]["labels"]
     assert labels["yunikorn.apache.org/app-id"] == "mailray-study"
     assert labels["ray.io/gang-scheduling-enabled"] == "true"
 
 
 def test_artifacts_go_to_the_bucket_alone(composed: Compose) -> None:
-    documents = composed("dev", "s3", "object-store")
+    documents = composed("overlays/dev", "s3", "object-store")
     (mlflow,) = [d for d in documents if d["kind"] == "Deployment"]
     env = [item["name"] for item in pods(mlflow)[0].containers[0]["env"]]
     assert len(env) == len(set(env))
@@ -176,6 +181,12 @@ def _said(entrypoint: str, folder: Path) -> list[str]:
     )
     assert shlex.split(entrypoint)
     return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize("name", ["training", "study"])
+def test_a_job_is_the_ray_job_alone(name: str, rendered: Render) -> None:
+    # Who may submit jobs may then create nothing else, say a network policy.
+    assert [d["kind"] for d in rendered(f"dev/{name}")] == ["RayJob"]
 
 
 def test_a_fixed_number_of_workers_is_not_scaled(rendered: Render) -> None:

@@ -1,0 +1,116 @@
+"""What stays: the tracker answers to its names, and what is watched is what Ray exports."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.kuberay import SPEC_PATH, Document
+from cluster.manifests import example_secrets
+from cluster.pods import pods
+
+ROOT = Path(__file__).parents[2]
+DASHBOARDS = sorted((ROOT / "k8s" / "base" / "platform" / "dashboards").glob("*.json"))
+
+Render = Callable[[str], list[Document]]
+
+
+def test_mlflow_answers_to_the_names_that_clients_use(rendered: Render) -> None:
+    from mlflow.server.security_utils import is_allowed_host_header
+    from mlflow.utils import uri
+
+    (mlflow,) = [d for d in rendered("dev") if d["kind"] == "Deployment"]
+    (job,) = [d for d in rendered("dev/training") if d["kind"] == "RayJob"]
+    env = _env(mlflow)
+    host = _env(job)["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    allowed = env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    for name in (host, "mailray-mlflow.ns.svc.cluster.local:5000", "localhost:5000"):
+        assert is_allowed_host_header(allowed, name), name
+    assert not is_allowed_host_header(allowed, "evil.example:5000")
+    kind = uri.extract_db_type_from_uri(env["MLFLOW_BACKEND_STORE_URI"])  # type: ignore[no-untyped-call]
+    assert kind == "postgresql"
+
+
+def test_redis_gets_its_password_from_the_environment_and_not_from_a_flag(
+    rendered: Render, tmp_path: Path
+) -> None:
+    (redis,) = [d for d in rendered("dev") if d["metadata"]["name"] == "mailray-redis"
+                and d["kind"] == "StatefulSet"]  # fmt: skip
+    (container,) = pods(redis)[0].containers
+    (tmp_path / "redis.conf").write_text("dir /data\n")
+    script = container["args"][0].replace("/etc/redis", str(tmp_path))
+    script = script.replace("/run/redis", str(tmp_path / "run")).replace("redis-server", "cat")
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(
+        [*container["command"], script],
+        env={"REDIS_PASSWORD": "a b'c", "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "dir /data\nrequirepass a b'c\n"
+    assert (tmp_path / "run" / "redis.conf").stat().st_mode & 0o077 == 0
+
+
+def test_the_secrets_are_made_as_the_example_says(rendered: Render) -> None:
+    rendered("dev")
+    text = (ROOT / "k8s" / "secrets.example.yaml").read_text("utf-8")
+    (loop,) = re.findall(r"^#   (for name.*?done)$", text, re.MULTILINE | re.DOTALL)
+    made = set(re.findall(r"([\w-]+)/(\w+)[ ;]", loop.splitlines()[0]))
+    listed = {(name, key) for name, keys in example_secrets(ROOT / "k8s").items() for key in keys}
+    assert made == {item for item in listed if item[0] != "mailray-s3"}
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_a_dashboard_shows_only_what_ray_exports(file: Path) -> None:
+    modules = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
+    exported = "\n".join(path.read_text("utf-8") for path in modules.glob("*_panels.py"))
+    expressions = _expressions(json.loads(file.read_text("utf-8")))
+    names = {name for text in expressions for name in re.findall(r"\bray_\w+(?=\{)", text)}
+    assert len(names) >= 7
+    assert {name for name in names if not re.search(rf"\b{name}\b", exported)} == set()
+
+
+def test_dashboards_are_found_by_grafana_under_ids_of_their_own(rendered: Render) -> None:
+    (config,) = [d for d in rendered("dev") if d["metadata"]["name"] == "mailray-dashboards"]
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    boards = [json.loads(text) for text in config["data"].values()]
+    assert len({board["uid"] for board in boards}) == len(DASHBOARDS) == len(boards)
+    for board in boards:
+        cells = {(p["gridPos"]["x"], p["gridPos"]["y"]) for p in board["panels"]}
+        assert len(cells) == len(board["panels"])
+
+
+def test_the_monitor_scrapes_ports_and_labels_that_ray_pods_have(rendered: Render) -> None:
+    (monitor,) = [d for d in rendered("gpu") if d["kind"] == "PodMonitor"]
+    head, worker = pods(next(d for d in rendered("gpu/training") if d["kind"] in SPEC_PATH))
+    assert monitor["spec"].keys() == {"selector", "podMetricsEndpoints"}
+    assert head.is_selected(monitor["spec"]["selector"]["matchLabels"])
+    assert worker.is_selected(monitor["spec"]["selector"]["matchLabels"])
+    numbers = {port["name"]: port["containerPort"] for port in head.containers[0]["ports"]}
+    scraped = {numbers[endpoint["port"]] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    (policy,) = [d for d in rendered("gpu") if d["kind"] == "NetworkPolicy"
+                 and d["metadata"]["name"] == "mailray-ray"]  # fmt: skip
+    open_ports = {port["port"] for rule in policy["spec"]["ingress"]
+                  for port in rule.get("ports", ())}  # fmt: skip
+    assert scraped <= open_ports
+    targets = {rule["targetLabel"] for endpoint in monitor["spec"]["podMetricsEndpoints"]
+               for rule in endpoint["relabelings"]}  # fmt: skip
+    labels = {"ray_io_cluster", "component"}
+    assert targets == labels
+    used = "".join(
+        text for file in DASHBOARDS for text in _expressions(json.loads(file.read_text()))
+    )
+    assert "ray_io_cluster=~" in used
+
+
+def _env(document: Document) -> dict[str, Any]:
+    return {item["name"]: item.get("value") for item in pods(document)[0].containers[0]["env"]}
+
+
+def _expressions(board: dict[str, Any]) -> list[str]:
+    variables = [item["query"] for item in board["templating"]["list"]]
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]] + variables

@@ -1,0 +1,82 @@
+"""The Serve config inside the RayService is what Serve and the application builder take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.kuberay import Document, cluster_spec
+from serving.config import ServeConfig
+from training.home import Home
+
+Render = Callable[[str], list[Document]]
+
+
+@pytest.fixture
+def service(rendered: Render) -> Document:
+    (found,) = [d for d in rendered("dev/serving") if d["kind"] == "RayService"]
+    return found
+
+
+@pytest.fixture
+def application(service: Document) -> dict[str, Any]:
+    (found,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    return dict(found)
+
+
+def test_serve_takes_the_config(service: Document) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    given = yaml.safe_load(service["spec"]["serveConfigV2"])
+    config = ServeDeploySchema.model_validate(given)
+    assert config.http_options.port == 8000
+    # Serve passes over fields that it does not know.
+    assert given.keys() <= ServeDeploySchema.model_fields.keys()
+
+
+def test_the_application_is_the_one_that_mailray_serve_starts(application: dict[str, Any]) -> None:
+    import serving.deployment
+
+    module, _, builder = application["import_path"].partition(":")
+    assert (module, builder) == ("serving.deployment", serving.deployment.build_app.__name__)
+    assert application["name"] == serving.deployment.APP
+
+
+def test_the_builder_takes_the_arguments(application: dict[str, Any], service: Document) -> None:
+    config = ServeConfig.model_validate(application["args"])
+    assert config.model == "mailray-spam@champion"
+    (group,) = cluster_spec(service)["workerGroupSpecs"]
+    resources = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert config.cpus <= int(resources["cpu"])
+    (deployment,) = application["deployments"]
+    # Each replica on a node of its own, and a node for each.
+    assert deployment["max_replicas_per_node"] == 1
+    assert config.replicas <= group["replicas"]
+
+
+def test_the_builder_looks_the_model_up_and_names_the_deployment(
+    application: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import serving.deployment
+
+    asked = []
+
+    def resolve(home: Home, spelling: str) -> Path:
+        asked.append((home, spelling))
+        return tmp_path
+
+    monkeypatch.setattr(serving.deployment, "resolve", resolve)
+    built = serving.deployment.build_app(ServeConfig.model_validate(application["args"]))
+    (config,) = built._bound_deployment.init_args
+    assert config.model == str(tmp_path)
+    assert asked == [(Home.default(), "mailray-spam@champion")]
+    assert built._bound_deployment.name in {item["name"] for item in application["deployments"]}
+
+
+def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
+    from serving.deployment import build_app
+
+    (config,) = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    assert config.model == str(tmp_path)
