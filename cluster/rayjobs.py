@@ -42,9 +42,10 @@ def ray_job(documents: Sequence[Document], command: Sequence[str], name: str) ->
     Raises:
         JobError: the name cannot be one, or there is not just one RayJob.
     """
-    if len(name) > LONGEST_NAME["RayJob"] or not _NAME.fullmatch(name):
+    most = LONGEST_NAME["RayJob"]
+    if len(name) > most or not _NAME.fullmatch(name):
         raise JobError(
-            f"a job has a name of at most {LONGEST_NAME['RayJob']} of a-z, 0-9, -, letter first, got {name!r}"
+            f"a job's name is at most {most} of a-z, 0-9 and -, a letter first, got {name!r}"
         )
     made = deepcopy(list(documents))
     jobs = [document for document in made if document.get("kind") == "RayJob"]
