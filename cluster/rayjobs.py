@@ -117,11 +117,11 @@ class Kube:
 
         # By default it keeps what it learns in the system's temporary directory, where anybody can
         # put something else.
-        with TemporaryDirectory() as scratch, self._asked("say what it knows"):
+        with TemporaryDirectory() as scratch, self.asked("say what it knows"):
             dynamic = DynamicClient(self.api, cache_file=str(Path(scratch, "kinds")))
         for document in sorted(documents, key=lambda each: each["kind"] == "RayJob"):
             kind, name = document["kind"], document["metadata"]["name"]
-            with self._asked(f"apply {kind} {name}"):
+            with self.asked(f"apply {kind} {name}"):
                 try:
                     resource = dynamic.resources.get(api_version=document["apiVersion"], kind=kind)
                 except ResourceNotFoundError as error:
@@ -142,7 +142,7 @@ class Kube:
         Raises:
             JobError: there is none, or Kubernetes does not say.
         """
-        with self._asked(f"show the RayJob {name}"):
+        with self.asked(f"show the RayJob {name}"):
             found: Document = self._objects().get_namespaced_custom_object(
                 *self._kind(), name, _request_timeout=_ANSWER_SECONDS
             )
@@ -150,7 +150,7 @@ class Kube:
 
     def jobs(self) -> list[Document]:
         """All RayJobs of mailray in the namespace, the newest first."""
-        with self._asked("list the RayJobs"):
+        with self.asked("list the RayJobs"):
             found = self._objects().list_namespaced_custom_object(
                 *self._kind(), label_selector=OURS, _request_timeout=_ANSWER_SECONDS
             )
@@ -159,7 +159,7 @@ class Kube:
 
     def delete(self, name: str) -> None:
         """Delete a RayJob with its Ray cluster."""
-        with self._asked(f"delete the RayJob {name}"):
+        with self.asked(f"delete the RayJob {name}"):
             self._objects().delete_namespaced_custom_object(*self._kind(), name)
 
     def token(self, job: Document) -> str | None:
@@ -172,9 +172,15 @@ class Kube:
         from kubernetes.client import CoreV1Api
 
         name = options.get("secretName") or job.get("status", {}).get("rayClusterName")
-        with self._asked(f"read the secret {name} (RAY_AUTH_TOKEN would do as well)"):
+        with self.asked(f"read the secret {name} (RAY_AUTH_TOKEN would do as well)"):
             secret = CoreV1Api(self.api).read_namespaced_secret(name, self.namespace)
         return base64.b64decode(secret.data["auth_token"]).decode()
+
+    def kinds(self) -> set[str]:
+        """The Ray kinds that Kubernetes knows."""
+        with self.asked("know Ray kinds"):
+            listed = self._objects().get_api_resources(GROUP, VERSION)
+        return {resource.kind for resource in listed.resources}
 
     def _objects(self) -> Any:
         from kubernetes.client import CustomObjectsApi
@@ -185,7 +191,7 @@ class Kube:
         return GROUP, VERSION, self.namespace, PLURAL
 
     @contextmanager
-    def _asked(self, what: str) -> Iterator[None]:
+    def asked(self, what: str) -> Iterator[None]:
         """What the server or the way to it objects to, as one line."""
         from kubernetes.client import ApiException
         from kubernetes.dynamic.exceptions import DynamicApiError

@@ -104,11 +104,7 @@ def _submit_ray_job(
     from cluster.following import Following
     from cluster.manifests import render
 
-    folder = Path(overlay) if Path(overlay).is_dir() else _overlays() / overlay
-    if not folder.is_dir():
-        allowed = sorted(each.name for each in _overlays().glob("*/"))
-        raise ConfigError(f"--overlay: one of {', '.join(allowed)} or a directory, got {overlay!r}")
-    kind = folder / ("study" if words[0] == "tune" else "training")
+    kind = _folder(overlay) / ("study" if words[0] == "tune" else "training")
     name = name or f"mailray-{words[0]}-{datetime.now(UTC):%m%d-%H%M%S}-{secrets.token_hex(2)}"
     documents = rayjobs.ray_job(render(kind), words, name)
     if dry_run:
@@ -137,11 +133,18 @@ def _submit_ray_job(
     end(console, outcome)
 
 
-def _overlays() -> Path:
+def _folder(overlay: str) -> Path:
+    """An overlay of the repository, or a directory of the user's own."""
+    if Path(overlay).is_dir():
+        return Path(overlay)
     root = checkout()
     if root is None:
         raise ConfigError("--overlay: the manifests are in mailray's repository; run it from there")
-    return root / "k8s" / "overlays"
+    folder = root / "k8s" / "overlays" / overlay
+    if not folder.is_dir():
+        allowed = sorted(each.name for each in folder.parent.glob("*/"))
+        raise ConfigError(f"--overlay: one of {', '.join(allowed)} or a directory, got {overlay!r}")
+    return folder
 
 
 def end(console: Console, outcome: JobOutcome) -> None:
@@ -157,13 +160,26 @@ def end(console: Console, outcome: JobOutcome) -> None:
 def doctor(
     recipe: Annotated[str | None, typer.Option(help="The recipe to prepare for.")] = None,
     address: JobAddress = None,
+    kubernetes: OnKubernetes = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    overlay: Annotated[str, typer.Option(help="Of k8s/overlays, with --kubernetes.")] = "dev",
     json_output: Json = False,
 ) -> None:
     """Check what a run needs, each fault with its remedy. Exit code 1 if one is found.
 
     Example: mailray doctor --recipe spam-bert --address http://head:8265
+    Example: mailray doctor --kubernetes --namespace mail --overlay gpu
     """
     with command("doctor", json_output=json_output) as console:
+        if kubernetes:
+            from cluster import preflight
+            from cluster.rayjobs import connect
+
+            folder = _folder(overlay)
+            kube = connect(namespace, context)
+            _examined(console, preflight.checks(kube, folder.parent.parent, folder.name))
+            return
         config = resolve(recipe=recipe)
         home = Home.default()
         scaling = config.scaling
@@ -205,14 +221,19 @@ def doctor(
             )
         else:
             listed.append(checks.versions_agree(address))
-        with console.stage("doctor") as stage:
-            findings = checks.examine(listed)
-            faults = sum(finding.ok is False for finding in findings)
-            stage.update(f"{len(findings)} checks, {faults} faults")
-        console.result(
-            checks.table(findings),
-            {"findings": [{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy}
-                          for f in findings]},
-        )  # fmt: skip
-        if code := checks.worst(findings):
-            raise typer.Exit(code)
+        _examined(console, listed)
+
+
+def _examined(console: Console, listed: list[Check]) -> None:
+    """Run the checks, show what they found, and end with their exit code."""
+    with console.stage("doctor") as stage:
+        findings = checks.examine(listed)
+        faults = sum(finding.ok is False for finding in findings)
+        stage.update(f"{len(findings)} checks, {faults} faults")
+    console.result(
+        checks.table(findings),
+        {"findings": [{"name": f.name, "ok": f.ok, "detail": f.detail, "remedy": f.remedy}
+                      for f in findings]},
+    )  # fmt: skip
+    if code := checks.worst(findings):
+        raise typer.Exit(code)

@@ -16,9 +16,14 @@ from fastapi.responses import JSONResponse
 from tests.conftest import unused_port
 
 KINDS = {
-    "v1": {"secrets": "Secret"},
+    "v1": {"secrets": "Secret", "nodes": "Node", "persistentvolumeclaims": "PersistentVolumeClaim"},
+    "apps/v1": {"deployments": "Deployment"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
-    "ray.io/v1": {"rayjobs": "RayJob"},
+    "ray.io/v1": {
+        "rayjobs": "RayJob",
+        "rayclusters": "RayCluster",
+        "rayservices": "RayService",
+    },
 }
 
 
@@ -31,6 +36,8 @@ class Server:
     """A method, a status, a message: each for one request of its kind."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     kinds: dict[str, dict[str, str]] = field(default_factory=lambda: dict(KINDS))
+    denied: set[str] = field(default_factory=set)
+    """Resources that nobody here may do anything with."""
     url: str = ""
 
     def add(self, plural: str, name: str, **parts: Any) -> dict[str, Any]:
@@ -65,9 +72,11 @@ def app(server: Server) -> FastAPI:
     """The paths that the official client asks for."""
     made = FastAPI()
 
-    @made.get("/version")
+    @made.get("/version/")
     def version() -> Any:
-        return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+        unsaid = ("buildDate", "compiler", "gitCommit", "gitTreeState", "goVersion", "platform")
+        said = {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+        return said | dict.fromkeys(unsaid, "")
 
     @made.get("/api")
     def core() -> Any:
@@ -120,8 +129,18 @@ def _serve(server: Server, method: str, path: str, body: Any) -> Any:
             server.faults.remove(fault)
             return answer(*fault[1:])
     words = path.split("/")
+    if words[-1] == "selfsubjectaccessreviews":
+        resource = body["spec"]["resourceAttributes"]["resource"]
+        return JSONResponse(body | {"status": {"allowed": resource not in server.denied}}, 201)
+    if words[-1] in server.denied:
+        return answer(403, f"{words[-1]} is forbidden")
+    if "namespaces" not in words:  # a list over all of them, or of what has none
+        items = [each for (kind, _), each in server.objects.items() if kind == words[-1]]
+        return {"kind": "List", "metadata": {}, "items": items}
     at = words.index("namespaces")
     assert words[at + 1] == "mail", path
+    if words[at + 2] in server.denied:
+        return answer(403, f"{words[at + 2]} is forbidden")
     plural, name = words[at + 2], words[at + 3] if len(words) > at + 3 else ""
     if method == "POST":
         key = plural, body["metadata"]["name"]
