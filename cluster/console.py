@@ -159,6 +159,20 @@ class Console:
         """A line on the terminal that stays, or a table, above any live one."""
         _show(self._terminal, text)
 
+    def ask(self, question: str) -> bool:
+        """Whether a person at the terminal says yes; no, where there is none."""
+        if not (self.live and sys.stdin.isatty()):
+            return False
+        with self._lock:
+            if self._display is not None:  # it would write over the question
+                self._display.stop()
+                self._display = None
+        self._terminal.print(f"{question} [y/N] ", end="")
+        try:
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+        except KeyboardInterrupt:
+            return False
+
     def result(self, human: RenderableType, data: Mapping[str, Any]) -> None:
         """The one thing that goes to stdout: `human`, or `data` as one JSON object.
 

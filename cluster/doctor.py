@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from rich.table import Table
 from rich.text import Text
 
-from cluster.jobs import cluster_versions
+from cluster.dashboard import cluster_versions
 
 GIB = 1 << 30
 DISTRIBUTION = "mailray"

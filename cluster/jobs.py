@@ -6,32 +6,28 @@ raise SystemExit(outcome.exit_code)
 """
 
 import asyncio
-import os
 import shlex
-import socket
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from cluster.dashboard import DASHBOARD, JobError, connect, dashboard_url, faults, reason
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-DASHBOARD = "http://127.0.0.1:8265"
 ENTRYPOINT = ("python", "-m", "cluster.main")
-ANSWER_SECONDS = 5.0
 POLL_SECONDS = 1.0
 LOST_SECONDS = 120.0
 """How long a cluster may be silent before a followed job counts as lost; a restart takes less."""
 INTERRUPTED = 130
-
-
-class JobError(RuntimeError):
-    """A job could not be handed over or followed; the message says why."""
+ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
+"""Ray's words for a job that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +42,23 @@ class JobOutcome:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job in a list."""
+
+    job_id: str
+    status: str
+    submitted: str
+    """ISO 8601, UTC"""
+    command: str
+    message: str
+
+    @property
+    def over(self) -> bool:
+        """Nothing more happens to it."""
+        return self.status in ENDED
+
+
 def checkout() -> Path | None:
     """The repository that this package lies in, or None where mailray is installed."""
     root = Path(__file__).resolve().parent.parent
@@ -54,33 +67,6 @@ def checkout() -> Path | None:
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         return None
     return root if project.get("name") == "mailray" else None
-
-
-def dashboard_url(address: str | None) -> str:
-    """The job server of an address: http://host:8265, host:8265, or None and `auto`.
-
-    The last two read RAY_API_SERVER_ADDRESS, then RAY_ADDRESS, whose port is the head's own and
-    not its dashboard's, then take this machine.
-    """
-    if address in (None, "", "auto"):
-        address = os.environ.get("RAY_API_SERVER_ADDRESS")
-        head = os.environ.get("RAY_ADDRESS", "auto")
-        if not address and head not in ("", "auto", "local"):
-            address = head
-            if not head.startswith(("http://", "https://")):
-                host = urlsplit(head if "://" in head else f"//{head}").hostname
-                address = f"http://{host}:8265"
-    if not address:
-        return DASHBOARD
-    url = address if "://" in address else f"http://{address}"
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise JobError(f"a job server's address is http://host:8265, got {address!r}")
-    return url.rstrip("/")
 
 
 def submit(
@@ -92,12 +78,13 @@ def submit(
     on_line: Callable[[str], None],
     on_status: Callable[[str], None],
     detach: bool = False,
+    stops: Callable[[], bool] = lambda: False,
     entrypoint: Sequence[str] = ENTRYPOINT,
 ) -> JobOutcome:
     """Run `mailray <command...>` as a Ray job, and follow it unless `detach`.
 
     `working_dir` is uploaded without what .gitignore and .rayignore name. Ctrl-C ends the
-    following, never the job.
+    following; the job goes on unless `stops`, which is asked then, says that it shall not.
 
     Raises:
         JobError: nobody answers, the job is refused, or the cluster is lost on the way.
@@ -106,43 +93,87 @@ def submit(
     runtime_env: dict[str, Any] = {"env_vars": dict(env)}
     if working_dir is not None:
         runtime_env["working_dir"] = str(working_dir)
-    client = _client(url)
+    client = connect(url)
     try:
         job_id = client.submit_job(
             entrypoint=shlex.join([*entrypoint, *command]), runtime_env=runtime_env
         )
-    except _faults() as error:
-        raise JobError(f"{url} did not take the job: {_reason(error)}") from error
-    stop = f"`ray job logs --follow {job_id} --address {url}` follows it, `ray job stop` stops it"
+    except faults() as error:
+        raise JobError(f"{url} did not take the job: {reason(error)}") from error
+    where = "" if url == DASHBOARD else f" --address {url}"
+    stop = f"`mailray jobs logs --follow {job_id}{where}` follows it, `jobs stop` stops it"
     if detach:
         return JobOutcome(job_id, "PENDING", 0, f"job {job_id} is submitted; {stop}")
-    follower = _Follower(client, job_id, on_line, on_status)
+    follower = Follower(client, job_id, on_line, on_status)
     try:
         return asyncio.run(follower.follow())
     except KeyboardInterrupt:
+        if stops():
+            client.stop_job(job_id)
+            return JobOutcome(job_id, "STOPPED", INTERRUPTED, f"job {job_id} is told to stop")
         message = f"no longer following job {job_id}, which goes on; {stop}"
         return JobOutcome(job_id, follower.status, INTERRUPTED, message)
 
 
-def cluster_versions(address: str | None) -> tuple[str, str]:
-    """The Ray and the Python version of the cluster behind a job server.
+def listing(address: str | None) -> list[JobRow]:
+    """The jobs that the cluster remembers, the newest first.
 
     Raises:
-        JobError: nobody answers there, or says no versions.
+        JobError: nobody answers there.
     """
+    with _asked(address) as client:
+        found = [job for job in client.list_jobs() if job.submission_id]
+    return [_row(job) for job in sorted(found, key=lambda job: -(job.start_time or 0))]
+
+
+def status(address: str | None, job_id: str) -> JobRow:
+    """How a job stands; raises JobError as `listing`, also where there is no such job."""
+    with _asked(address) as client:
+        return _row(client.get_job_info(job_id))
+
+
+def stop(address: str | None, job_id: str) -> bool:
+    """Stop a job; whether it was not over already. Raises JobError as `status`."""
+    with _asked(address) as client:
+        return bool(client.stop_job(job_id))
+
+
+def logs(
+    address: str | None, job_id: str, on_line: Callable[[str], None], *, follow: bool
+) -> JobOutcome:
+    """Tell the log of a job, with `follow` until it is over. Raises JobError as `status`."""
+    with _asked(address) as client:
+        info = client.get_job_info(job_id)
+        if follow:
+            return asyncio.run(Follower(client, job_id, on_line, lambda word: None).follow())
+        for line in client.get_job_logs(job_id).splitlines():
+            on_line(line)
+    return JobOutcome(job_id, str(info.status), 0, "")
+
+
+@contextmanager
+def _asked(address: str | None) -> Iterator["JobSubmissionClient"]:
+    """A client whose faults are JobErrors."""
     url = dashboard_url(address)
-    client = _client(url)
-    faults: tuple[type[Exception], ...] = (KeyError, *_faults())
+    client = connect(url)
     try:
-        answer = client._do_request("GET", "/api/v0/cluster_metadata")
-        answer.raise_for_status()
-        data = answer.json()["data"]
-        return str(data["rayVersion"]), str(data["pythonVersion"])
-    except faults as error:
-        raise JobError(f"{url} does not say its versions: {_reason(error)}") from error
+        yield client
+    except JobError:
+        raise
+    except faults() as error:
+        raise JobError(f"{url} says: {reason(error)}") from error
 
 
-class _Follower:
+def _row(job: Any) -> JobRow:
+    submitted = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC)
+    message = " ".join((job.message or "").partition(", last available logs")[0].split())
+    return JobRow(
+        str(job.submission_id), str(job.status), f"{submitted:%Y-%m-%dT%H:%M:%SZ}",
+        str(job.entrypoint), message,
+    )  # fmt: skip
+
+
+class Follower:
     """Prints each line of a job's log once, whatever becomes of the connection."""
 
     def __init__(
@@ -151,18 +182,26 @@ class _Follower:
         job_id: str,
         on_line: Callable[[str], None],
         on_status: Callable[[str], None],
+        shown: int = 0,
     ) -> None:
+        """`shown` characters of the log are known already."""
         self._client = client
         self._job_id = job_id
         self._on_line = on_line
         self._on_status = on_status
-        self._shown = 0  # characters of the log; each connection tells it from the start
+        self.shown = shown  # characters of the log; each connection tells it from the start
         self._rest = ""  # a line whose end has not come yet
         self.status = ""
 
-    async def follow(self) -> JobOutcome:
+    async def follow(self, silence: float | None = None) -> JobOutcome:
+        """Until the job is over.
+
+        Raises:
+            JobError: the cluster has been silent for `silence` seconds, LOST_SECONDS by default.
+        """
+        silence = LOST_SECONDS if silence is None else silence
         tail = asyncio.create_task(self._tail())
-        over = asyncio.create_task(self._until_over())
+        over = asyncio.create_task(self._until_over(silence))
         try:
             await asyncio.wait([tail, over], return_when=asyncio.FIRST_COMPLETED)
             if tail.done():
@@ -174,7 +213,7 @@ class _Follower:
             tail.cancel()
             over.cancel()
             await asyncio.gather(tail, over, return_exceptions=True)
-        with suppress(*_faults()):  # the node that holds the log may be gone
+        with suppress(*faults()):  # the node that holds the log may be gone
             self._show(0, await asyncio.to_thread(self._client.get_job_logs, self._job_id))
         if self._rest:
             self._on_line(self._rest)
@@ -182,17 +221,17 @@ class _Follower:
         message = " ".join((info.message or "").partition(", last available logs")[0].split())
         return JobOutcome(self._job_id, self.status, _exit_code(info), message)
 
-    async def _until_over(self) -> Any:
+    async def _until_over(self, silence: float) -> Any:
         """Poll the status, which alone tells the end: `tail_job_logs` may end before."""
         heard = time.monotonic()
         while True:
             try:
                 info = await asyncio.to_thread(self._client.get_job_info, self._job_id)
-            except _faults() as error:
-                if time.monotonic() - heard > LOST_SECONDS:
+            except faults() as error:
+                if time.monotonic() - heard > silence:
                     raise JobError(
                         f"the cluster was lost with job {self._job_id} {self.status or 'PENDING'}: "
-                        f"{_reason(error)}"
+                        f"{reason(error)}"
                     ) from error
             else:
                 heard = time.monotonic()
@@ -207,9 +246,9 @@ class _Follower:
         """Read the log, again and again from its start, until the job is over."""
         import aiohttp
 
-        while self.status not in ("STOPPED", "SUCCEEDED", "FAILED"):
+        while self.status not in ENDED:
             position = 0
-            with suppress(*_faults(), aiohttp.ClientError):
+            with suppress(*faults(), aiohttp.ClientError):
                 async for chunk in self._client.tail_job_logs(self._job_id):
                     self._show(position, chunk)
                     position += len(chunk)
@@ -217,53 +256,11 @@ class _Follower:
 
     def _show(self, position: int, chunk: str) -> None:
         """Pass on what of a chunk that starts at `position` was not shown before."""
-        fresh = chunk[max(self._shown - position, 0) :]
-        self._shown = max(self._shown, position + len(chunk))
+        fresh = chunk[max(self.shown - position, 0) :]
+        self.shown = max(self.shown, position + len(chunk))
         *lines, self._rest = (self._rest + fresh).split("\n")
         for line in lines:
             self._on_line(line)
-
-
-def _client(url: str) -> "JobSubmissionClient":
-    from ray._private.authentication.authentication_token_setup import (
-        maybe_enable_token_auth_if_token_available,
-    )
-    from ray.job_submission import JobSubmissionClient
-
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    absent = (
-        f"no Ray job server answers at {url}; is the cluster up, and its dashboard's port open "
-        f"(`kubectl port-forward service/<head> 8265`)?"
-    )
-    try:  # Ray's client waits for a silent host as long as the system does: minutes
-        socket.create_connection((host, port), ANSWER_SECONDS).close()
-    except OSError as error:
-        raise JobError(absent) from error
-    if host in ("127.0.0.1", "::1", "localhost"):
-        # `ray start` demands the token of this user as soon as there is one; Ray's own client
-        # does not send it unasked. Other hosts get it only by RAY_AUTH_MODE=token.
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    os.environ["RAY_API_SERVER_ADDRESS"] = url  # RAY_ADDRESS would win over the argument
-    try:
-        return JobSubmissionClient(url)
-    except ConnectionError as error:
-        raise JobError(absent) from error
-    except _faults() as error:
-        raise JobError(f"{url} is no Ray job server for this client: {_reason(error)}") from error
-    finally:
-        if before is None:
-            del os.environ["RAY_API_SERVER_ADDRESS"]
-        else:
-            os.environ["RAY_API_SERVER_ADDRESS"] = before
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What Ray's client raises; an AuthenticationError is no RuntimeError."""
-    from ray.exceptions import RayError
-
-    return (RuntimeError, ValueError, OSError, RayError)
 
 
 def _exit_code(info: Any) -> int:
@@ -271,7 +268,3 @@ def _exit_code(info: Any) -> int:
         return 0
     code = int(info.driver_exit_code or 1)
     return code if code > 0 else 128 - code  # killed by a signal: as a shell says it
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

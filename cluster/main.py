@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import data, quickstart, remote, serving, training
+from cluster.commands import data, jobs, quickstart, remote, serving, training
 
 app = typer.Typer(
     name="mailray",
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(jobs.app, name="jobs")
 for command in (
     training.train,
     training.evaluate,

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import jobs
-from cluster.jobs import JobError
+from cluster.dashboard import JobError, cluster_versions
 from cluster.session import quiet
 
 os.environ["MLFLOW_TRACKING_URI"] = ""
@@ -72,7 +71,7 @@ def head() -> Iterator[str]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                jobs.cluster_versions(url)
+                cluster_versions(url)
                 break
             except JobError:
                 assert process.poll() is None, "ray start ended"

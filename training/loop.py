@@ -30,6 +30,7 @@ from training.optimizer import make_optimizer
 from training.plan import VALIDATE, Plan
 from training.profiler import Profiler
 from training.progress import Poster
+from training.schema import ConfigError
 from training.scorer import bf16_pays
 
 _LOOK: Final = 16
@@ -59,12 +60,16 @@ def train(job: Job) -> str | None:
     poster = Poster(job.board if rank == 0 else None)
     _settle(config)
 
-    raw = build(
-        config.model, len(config.data.labels), config.data.max_length,
-        multi=config.data.multi_label,
-    )  # fmt: skip
-    model = prepare_model(raw, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
-    optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
+    try:
+        raw = build(
+            config.model, len(config.data.labels), config.data.max_length,
+            multi=config.data.multi_label,
+        )  # fmt: skip
+        model = prepare_model(raw, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
+        optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
+        loss = _loss(config, raw, plan)
+    except ConfigError as error:  # it would come again, however often workers were started
+        return str(error)
     state = State(plan=plan.fingerprint)
     found, start = _agreed(job.run / "checkpoints", rank, world)
     if found.path is not None:
@@ -82,9 +87,6 @@ def train(job: Job) -> str | None:
         config.batching.micro_tokens, pinned=torch.cuda.is_available(),
     )  # fmt: skip
     writer = Writer(job.run / "checkpoints", lambda text: poster.result(kind="note", text=text))
-    trained = plan.rows.labels[plan.rows.train]
-    counts = config.data.label_set.indicator(trained).sum(0)
-    loss = Loss(config.optimizer, raw.shape, counts, len(trained))
     with (
         writer,
         Audit(job.run, start, rank, world, on=config.tracking.audit) as audit,
@@ -257,6 +259,12 @@ class Worker:
             dist.all_gather_object(everyone, (mine, batch.rows.tolist()))
         found = [row for suspects, _ in everyone for row in suspects]
         return sorted(found or [row for _, rows in everyone for row in rows])
+
+
+def _loss(config: TrainConfig, model: MailModel, plan: Plan) -> Loss:
+    trained = plan.rows.labels[plan.rows.train]
+    counts = config.data.label_set.indicator(trained).sum(0)
+    return Loss(config.optimizer, model.shape, counts, len(trained))
 
 
 def _settle(config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.console import Console
-from cluster.jobs import JobError
+from cluster.dashboard import JobError
 from cluster.session import SessionError, quiet
 from training.corpus import CorpusError
 from training.home import Home
@@ -35,8 +35,8 @@ _WRONG_INPUT = (
     "BundleError", "ConfigError", "MailError", "ModelNotFound", "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
-    "ClientError", "CorpusError", "JobError", "RunError", "ServeError", "SessionError",
-    "TrackingError",
+    "ClientError", "CorpusError", "JobError", "ManifestError", "Refused", "RunError",
+    "ServeError", "SessionError", "TrackingError", "Unreachable",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 

@@ -14,7 +14,8 @@ import pytest
 from ray.job_submission import JobStatus
 
 from cluster import jobs
-from cluster.jobs import JobError, JobOutcome, checkout, dashboard_url, submit
+from cluster.dashboard import JobError, connect, dashboard_url
+from cluster.jobs import JobOutcome, checkout, submit
 
 # Ray's client passes the old default to aiohttp.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
@@ -112,7 +113,7 @@ def test_a_broken_log_is_told_once_and_the_status_decides(
     client: Any = Broken(status, code)
     lines: list[str] = []
     statuses: list[str] = []
-    follower = jobs._Follower(client, "job", lines.append, statuses.append)
+    follower = jobs.Follower(client, "job", lines.append, statuses.append)
     assert asyncio.run(follower.follow()) == JobOutcome("job", status.value, exit_code, "over")
     assert lines == ["one", "two", "three", "four"]
     assert statuses == ["RUNNING", status.value]
@@ -128,7 +129,7 @@ def test_a_fault_of_the_listener_ends_the_following_at_once(
     def full(line: str) -> None:
         raise KeyError(line)
 
-    follower = jobs._Follower(client, "job", full, lambda status: None)
+    follower = jobs.Follower(client, "job", full, lambda status: None)
     with pytest.raises(KeyError, match="one"):
         asyncio.run(follower.follow())
     assert client.polls < 6
@@ -204,6 +205,6 @@ def test_ctrl_c_ends_the_following_and_not_the_job(head: str, sigint: None) -> N
     )
     assert (outcome.status, outcome.exit_code) == ("RUNNING", 130)
     assert f"no longer following job {outcome.job_id}, which goes on" in outcome.message
-    client = jobs._client(head)
+    client = connect(head)
     assert client.get_job_status(outcome.job_id) == JobStatus.RUNNING
     client.stop_job(outcome.job_id)

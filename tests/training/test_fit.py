@@ -120,6 +120,15 @@ def test_workers_on_every_cpu_are_refused(here: Home) -> None:
         train_run(Run(here.runs / "x", config), mails, None)
 
 
+def test_a_config_that_no_model_fits_stops_the_run_at_the_first_try(here: Home) -> None:
+    config = resolve(recipe="smoke", overrides=["model.freeze=9"])
+    mails = _mails(config, here)
+    said: list[Message] = []
+    with pytest.raises(RunError, match=r"training stopped: model\.freeze: at most 2"):
+        train_run(Run(here.runs / "x", config), mails, said.append)
+    assert not said
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_mails(here: Home) -> None:
     config = resolve(recipe="smoke", overrides=["optimizer.lr=1e38"])
     mails = _mails(config, here)
