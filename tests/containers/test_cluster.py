@@ -23,8 +23,8 @@ TRAIN = (
     "scaling.max_failures=9", "tracking.audit=true",
 )  # fmt: skip
 """Two workers of one CPU: Ray packs them on one node. Three were on both, and there the weights
-after a loss were others (2026-11-24, once): a sum of two gradients has but one order, one of three has
-several. That DDP cuts its buckets anew after each start is the likely cause; it was not shown."""
+after a loss were others (2026-11-24, once): a sum of two gradients has but one order, one of three
+has several. That DDP cuts its buckets anew after each start is likely the cause, and not shown."""
 
 
 def _steps(cluster: RayCluster, run: str) -> int:
