@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 IMAGE = f"localhost/mailray:{VERSION}"
-UPSTREAM = re.findall(r"^ARG BASE=(.+)$", (ROOT / "cluster/Dockerfile").read_text(), re.M)[0]
+UPSTREAM: str = re.findall(r"^ARG BASE=(.+)$", (ROOT / "cluster/Dockerfile").read_text(), re.M)[0]
 STAND_IN = "localhost/mailray-base:bookworm"
 CERTIFICATES = Path("/etc/ssl/certs")
 NEEDED = ("podman", "runc", "iptables", "make")
