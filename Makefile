@@ -56,7 +56,7 @@ lint: .venv/installed
 	@start=$$SECONDS; log=.venv/install.log; mkdir -p .venv; \
 	{ $(PYTHON) -c 'import sys; sys.exit("mailray needs Python 3.11 to 3.13, this is " + sys.version.split()[0] if not (3, 11) <= sys.version_info < (3, 14) else 0)' \
 	&& $(PYTHON) -m venv .venv \
-	&& $(BIN)/pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'; } >$$log 2>&1 & \
+	&& $(BIN)/pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev,server]'; } >$$log 2>&1 & \
 	job=$$!; \
 	while kill -0 $$job 2>/dev/null; do \
 	  [ -t 2 ] && printf '\r  environment  %d s' $$((SECONDS - start)) >&2; sleep 1; \

@@ -33,6 +33,12 @@ from training.progress import Poster
 from training.schema import ConfigError
 from training.scorer import bf16_pays
 
+_DDP: Final = {
+    "gradient_as_bucket_view": True,
+    # Else the buckets are cut anew after the first step of each start, and three or more gradients
+    # are summed in another order from there on: a run that was killed would end in other bits.
+    "find_unused_parameters": True,
+}
 _LOOK: Final = 16
 """Steps between two looks for a notice that a node is to go: the call is one of all ranks."""
 
@@ -65,7 +71,7 @@ def train(job: Job) -> str | None:
             config.model, len(config.data.labels), config.data.max_length,
             multi=config.data.multi_label,
         )  # fmt: skip
-        model = prepare_model(raw, parallel_strategy_kwargs={"gradient_as_bucket_view": True})
+        model = prepare_model(raw, parallel_strategy_kwargs=_DDP)
         optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
         loss = _loss(config, raw, plan)
     except ConfigError as error:  # it would come again, however often workers were started

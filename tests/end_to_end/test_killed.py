@@ -121,3 +121,19 @@ def test_the_seed_decides_the_weights(
     assert (again.code, other.code) == (0, 0), again.err + other.err
     assert again.json["weights"] == weights
     assert other.json["weights"] != weights
+
+
+def test_three_workers_one_of_them_killed_end_with_the_same_weights(
+    home: Path, tmp_path: Path
+) -> None:
+    """Of three gradients the order of the sum matters; of two there is only one."""
+    words = (*TRAIN, "optimizer.epochs=1", "scaling.workers=3")
+    unbroken = run(tmp_path / "unbroken", *words)
+    assert unbroken.code == 0, unbroken.err
+    with started(home, *words) as process:
+        assert _until_steps(home, process, 20, 0)
+        _kill(home, "worker", process)
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "up again" in err
+    assert json.loads(out)["weights"] == unbroken.json["weights"]
