@@ -1,6 +1,7 @@
 """A RayJob followed to its end: status from Kubernetes, log from wherever its Ray cluster is."""
 
 import asyncio
+import atexit
 import os
 import re
 import shutil
@@ -151,6 +152,7 @@ def job_server(kube: Kube, job: Document, cluster: str) -> Iterator[str]:
     words += ["--context", kube.context] if kube.context else []
     words += ["port-forward", "--pod-running-timeout=20s", f"service/{cluster}-head-svc", ":8265"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    atexit.register(process.terminate)  # a command that ends does not wait for the log's thread
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -159,6 +161,7 @@ def job_server(kube: Kube, job: Document, cluster: str) -> Iterator[str]:
             raise JobError(f"no way to {cluster}: {process.stderr.read().strip()}")
         yield f"http://127.0.0.1:{found[1]}"
     finally:
+        atexit.unregister(process.terminate)
         process.terminate()
         process.communicate()
 

@@ -22,9 +22,7 @@ TRAIN = (
     "optimizer.patience=4", "batching.size=8", "model.dropout=0.1", "scaling.checkpoint_steps=7",
     "scaling.max_failures=9", "tracking.audit=true",
 )  # fmt: skip
-"""Two workers of one CPU: Ray packs them on one node. Three were on both, and there the weights
-after a loss were others (2026-11-24, once): a sum of two gradients has but one order, one of three
-has several. That DDP cuts its buckets anew after each start is likely the cause, and not shown."""
+"""Two workers of one CPU, which Ray packs on one node; three are killed in tests/end_to_end."""
 
 
 def _steps(cluster: RayCluster, run: str) -> int:
