@@ -15,7 +15,7 @@ from typing import Any, Final
 from cluster.dashboard import JobError, connect
 from cluster.jobs import LOST_SECONDS, POLL_SECONDS, Follower, JobOutcome, logs
 from cluster.kuberay import Document
-from cluster.rayjobs import Kube, Unreachable
+from cluster.rayjobs import Kube, Refused, Unreachable
 
 _FORWARDING: Final = re.compile(r"127\.0\.0\.1:(\d+) ->")
 _ENDED: Final = ("Complete", "Failed", "ValidationFailed")
@@ -51,6 +51,10 @@ class Following:
                         raise JobError(f"lost sight of RayJob {self.name}: {error}") from error
                     time.sleep(POLL_SECONDS)
                     continue
+                except Refused as error:
+                    if shown and getattr(error.__cause__, "status", None) == 404:
+                        raise JobError(f"RayJob {self.name} was deleted: it is stopped") from error
+                    raise
                 status = job.get("status") or {}
                 if (said := _phase(status)) != shown:
                     self.on_status(shown := said)

@@ -181,7 +181,12 @@ def test_a_kubernetes_that_stays_away_ends_the_following(
 
 def test_a_deleted_job_ends_the_following(kube: Kube, server: Server) -> None:
     kube.apply(ray_job(DOCUMENTS, ["train"], "one"))
-    kube.delete("one")
+
+    def delete(word: str) -> None:
+        kube.delete("one")
+
+    with pytest.raises(JobError, match="RayJob one was deleted: it is stopped"):
+        Following(kube, "one", print, delete).run()
     with pytest.raises(JobError, match="not found"):
         _followed(kube, [])
 

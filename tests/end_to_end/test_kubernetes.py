@@ -120,7 +120,7 @@ def test_a_job_is_stopped_by_another_command(home: Path, kubernetes: Server) -> 
         assert run(home, "jobs", "stop", "long", "--kubernetes").code == 0
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "not found" in err
+    assert "RayJob long was deleted: it is stopped" in err
 
 
 def test_a_dry_run_prints_what_would_be_applied(home: Path, kubernetes: Server) -> None:
