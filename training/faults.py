@@ -1,6 +1,7 @@
 """What stops a run for good, said so that a person can mend it."""
 
 import json
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ def not_finite(run: Path, tokens: Path, batch: Batch, rows: list[int]) -> str:
     ids = column(tokens, "id").take(pa.array(rows)).to_pylist()
     file = run / NOT_FINITE
     facts = {"epoch": batch.epoch, "step": batch.step, "ids": ids}
-    scratch = file.with_name(f".{file.name}")
+    scratch = file.with_name(f".{file.name}-{uuid.uuid4().hex[:8]}")  # each rank writes it
     scratch.write_text(json.dumps(facts, indent=2), "utf-8")
     scratch.replace(file)
     return (
