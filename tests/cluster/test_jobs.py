@@ -189,7 +189,10 @@ def sigint() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_following_and_not_the_job(head: str, sigint: None) -> None:
+@pytest.mark.parametrize("stops", [False, True])
+def test_ctrl_c_ends_the_following_and_the_job_only_if_it_shall(
+    head: str, sigint: None, stops: bool
+) -> None:
     def interrupt(line: str) -> None:
         if line == "working":
             os.kill(os.getpid(), signal.SIGINT)
@@ -201,10 +204,45 @@ def test_ctrl_c_ends_the_following_and_not_the_job(head: str, sigint: None) -> N
         env={},
         on_line=interrupt,
         on_status=lambda status: None,
+        stops=lambda: stops,
         entrypoint=(sys.executable, "-c"),
     )
-    assert (outcome.status, outcome.exit_code) == ("RUNNING", 130)
+    assert outcome.exit_code == 130
+    if stops:
+        assert outcome.message == f"job {outcome.job_id} is told to stop"
+        deadline = time.monotonic() + 30
+        while jobs.status(head, outcome.job_id).status != "STOPPED":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return
+    assert outcome.status == "RUNNING"
     assert f"no longer following job {outcome.job_id}, which goes on" in outcome.message
     client = connect(head)
     assert client.get_job_status(outcome.job_id) == JobStatus.RUNNING
     client.stop_job(outcome.job_id)
+
+
+@pytest.mark.slow
+def test_jobs_are_listed_shown_told_and_stopped(head: str) -> None:
+    failed, _ = run_job(head, "print('said'); import sys; sys.exit(3)")
+    row = jobs.status(head, failed.job_id)
+    assert (row.status, row.over) == ("FAILED", True)
+    assert row.message == "Job entrypoint command failed with exit code 3"
+    assert "import sys" in row.command
+    lines: list[str] = []
+    assert jobs.logs(head, failed.job_id, lines.append, follow=False).exit_code == 0
+    assert lines[-1] == "said"
+    assert jobs.logs(head, failed.job_id, lines.append, follow=True).exit_code == 3
+
+    sleeping, _ = run_job(head, "import time; time.sleep(60)", detach=True)
+    assert jobs.listing(head)[0].job_id == sleeping.job_id
+    assert failed.job_id in {row.job_id for row in jobs.listing(head)}
+    assert jobs.stop(head, sleeping.job_id)
+    deadline = time.monotonic() + 30
+    while not jobs.status(head, sleeping.job_id).over:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert jobs.status(head, sleeping.job_id).status == "STOPPED"
+    assert not jobs.stop(head, sleeping.job_id)
+    with pytest.raises(JobError, match=r"says: .*nowhere"):
+        jobs.status(head, "nowhere")
