@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PRELUDE = """
 import logging, os, subprocess, sys, time, warnings
 from pathlib import Path
@@ -120,8 +122,8 @@ def test_a_reader_that_leaves_early_causes_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "xxxxx", "")
 
 
-def terminal(code: str, columns: int = 60) -> str:
-    """What a terminal is told by a child that runs `code`."""
+def terminal(code: str, columns: int = 60, types: bytes = b"") -> str:
+    """What a terminal is told by a child that runs `code`, while a person types."""
     child, leader = pty.fork()
     if child == 0:
         environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1"}
@@ -129,6 +131,7 @@ def terminal(code: str, columns: int = 60) -> str:
         command = f'stty cols {columns} rows 20; exec "$0" -c "$1"'
         os.execvpe("sh", ["sh", "-c", command, sys.executable, code], environment)
     seen = b""
+    os.write(leader, types)
     try:
         while part := os.read(leader, 4096):
             seen += part
@@ -166,3 +169,22 @@ def test_on_a_terminal_a_stage_is_one_live_line_that_ends_with_a_check_mark(
     assert frames[-1] == "done"
     # No frame but the final ones ends in a line feed: the live line is overwritten in place.
     assert plain.count("\n") <= 4
+
+
+@pytest.mark.parametrize(("types", "says"), [(b"y\n", True), (b"\n", False), (b"no\n", False)])
+def test_a_person_at_the_terminal_is_asked(tmp_path: Path, types: bytes, says: bool) -> None:
+    seen = terminal(
+        f"{PRELUDE}\n"
+        f"with Console.open('test', json_output=False, logs=Path({str(tmp_path)!r})) as c:\n"
+        "    with c.stage('job'):\n"
+        "        c.result(f'said {c.ask(\"stop the job?\")}', {})\n",
+        types=types,
+    )
+    assert "stop the job? [y/N]" in seen
+    assert f"said {says}" in seen
+
+
+def test_where_nobody_sits_the_answer_is_no(tmp_path: Path) -> None:
+    done, _ = run("c.result('', {'said': c.ask('stop the job?')})", tmp_path)
+    assert json.loads(done.stdout) == {"said": False}
+    assert done.stderr == ""
