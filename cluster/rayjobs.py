@@ -80,10 +80,9 @@ def connect(namespace: str | None = None, context: str | None = None) -> "Kube":
     settings = Configuration()
     try:
         config.load_kube_config(context=context, client_configuration=settings)
-        _, active = config.list_kube_config_contexts()
-        contexts = {each["name"]: each["context"] for each in config.list_kube_config_contexts()[0]}
-        named = contexts.get(context, {}) if context else active["context"]
-        own = named.get("namespace")
+        contexts, active = config.list_kube_config_contexts()
+        chosen = next((each for each in contexts if each["name"] == context), active)
+        own = chosen["context"].get("namespace")
     except config.ConfigException as error:
         if context is not None:
             raise JobError(f"no Kubernetes context {context}: {reason(error)}") from error
