@@ -31,6 +31,7 @@ class Operator(threading.Thread):
         super().__init__(daemon=True)
         self.server, self.client, self.home = server, connect(head), home
         self.over = threading.Event()
+        self.posted: dict[str, str] = {}
 
     def run(self) -> None:
         """Until the test is over."""
@@ -38,6 +39,8 @@ class Operator(threading.Thread):
             for (plural, name), job in list(self.server.objects.items()):
                 if plural == "rayjobs":
                     self.reconcile(name, job)
+            for name in self.posted.keys() - {name for _, name in self.server.objects}:
+                self.client.stop_job(self.posted.pop(name))  # with its cluster, says KubeRay
 
     def reconcile(self, name: str, job: dict[str, dict[str, str]]) -> None:
         """One look at one RayJob."""
@@ -47,6 +50,7 @@ class Operator(threading.Thread):
             command = job["spec"]["entrypoint"].replace("mailray ", "python -m cluster.main ", 1)
             kept = {"MAILRAY_HOME": str(self.home), "PYTHONPATH": str(ROOT)}
             job_id = self.client.submit_job(entrypoint=command, runtime_env={"env_vars": kept})
+            self.posted[name] = job_id
             status |= {"jobId": job_id, "rayClusterName": f"{name}-abcde"}
         info = self.client.get_job_info(status["jobId"])
         status["jobStatus"] = str(info.status)
