@@ -1,13 +1,16 @@
 """The preflight of a Kubernetes namespace: what would stop a RayJob, each with its remedy.
 
-findings = examine(checks(connect(), Path("k8s"), "dev"))
+findings = examine(checks(connect(), Path("k8s"), Path("k8s/overlays/dev")))
 """
 
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 from cluster.doctor import Check, Concern
+from cluster.kuberay import Document
 from cluster.manifests import Setting, check, example_secrets, render
 from cluster.rayjobs import Kube, Refused
 
@@ -23,8 +26,9 @@ KUBERAY: Final = (1, 7)
 """The KubeRay that the manifests were written for."""
 
 
-def checks(kube: Kube, k8s: Path, overlay: str) -> list[Check]:
-    """The checks of a namespace, for the overlay `k8s`/overlays/`overlay`."""
+def checks(kube: Kube, k8s: Path, overlay: Path) -> list[Check]:
+    """The checks of a namespace, for an overlay; `k8s` has the list of secrets."""
+    rendered = cache(lambda leaf: render(overlay / leaf))  # each takes kubectl a moment
     return [
         Check("Kubernetes", lambda: _server(kube), "check KUBECONFIG, --context and the network"),
         Check(
@@ -38,10 +42,20 @@ def checks(kube: Kube, k8s: Path, overlay: str) -> list[Check]:
             f"kubectl -n {kube.namespace} create rolebinding mailray-submitter "
             "--role=mailray-submitter --user=YOU",
         ),
-        Check("secrets", lambda: _secrets(kube, k8s, overlay), "see k8s/secrets.example.yaml"),
-        Check("storage", lambda: _claim(kube), f"kubectl apply -k k8s/overlays/{overlay}"),
-        Check("manifests", lambda: _manifests(k8s, overlay), "undo the change to the manifests"),
-        Check("room", lambda: _room(kube, k8s, overlay), "more nodes, or a smaller overlay"),
+        Check(
+            "secrets",
+            lambda: _secrets(kube, [*rendered(""), *rendered("training")], example_secrets(k8s)),
+            "see k8s/secrets.example.yaml",
+        ),
+        Check("storage", lambda: _claim(kube), f"kubectl apply -k {overlay}"),
+        Check(
+            "manifests",
+            lambda: _manifests(rendered, example_secrets(k8s)),
+            "undo the change to the manifests",
+        ),
+        Check(
+            "room", lambda: _room(kube, rendered("training")), "more nodes, or a smaller overlay"
+        ),
     ]
 
 
@@ -100,13 +114,11 @@ def _rights(kube: Kube) -> str:
     return f"rayjobs and the way to their logs, in {kube.namespace}"
 
 
-def _secrets(kube: Kube, k8s: Path, overlay: str) -> str:
+def _secrets(kube: Kube, documents: list[Document], known: Mapping[str, frozenset[str]]) -> str:
     from kubernetes.client import CoreV1Api
 
-    rendered = str(render(k8s / "overlays" / overlay)) + str(
-        render(k8s / "overlays" / overlay / "training")
-    )
-    named = {name: keys for name, keys in example_secrets(k8s).items() if name in rendered}
+    told = str(documents)
+    named = {name: keys for name, keys in known.items() if f"'{name}'" in told}
     faults, hidden = [], []
     for name, keys in sorted(named.items()):
         try:
@@ -140,23 +152,23 @@ def _claim(kube: Kube) -> str:
     return f"mailray-home, {', '.join(claim.spec.access_modes)}"
 
 
-def _manifests(k8s: Path, overlay: str) -> str:
-    setting = Setting(secrets=example_secrets(k8s), ray=version("ray"), version=version("mailray"))
-    platform = render(k8s / "overlays" / overlay)
+def _manifests(
+    rendered: Callable[[str], list[Document]], secrets: Mapping[str, frozenset[str]]
+) -> str:
+    setting = Setting(secrets=secrets, ray=version("ray"), version=version("mailray"))
+    platform = rendered("")
     faults = check(platform, setting)
     for leaf in ("training", "study", "serving"):
-        faults += check(render(k8s / "overlays" / overlay / leaf), setting, beside=platform)
+        faults += check(rendered(leaf), setting, beside=platform)
     if faults:
         raise RuntimeError("; ".join(map(str, faults[:5])))
-    return f"{overlay}: Ray {setting.ray}, mailray {setting.version}"
+    return f"Ray {setting.ray}, mailray {setting.version}"
 
 
-def _room(kube: Kube, k8s: Path, overlay: str) -> str:
+def _room(kube: Kube, documents: list[Document]) -> str:
     from kubernetes.client import CoreV1Api
 
-    (job,) = [
-        each for each in render(k8s / "overlays" / overlay / "training") if each["kind"] == "RayJob"
-    ]
+    (job,) = [each for each in documents if each["kind"] == "RayJob"]
     needed = _asked_for(job["spec"]["rayClusterSpec"])
     try:
         with kube.asked("list the nodes"):

@@ -40,10 +40,8 @@ class Labels:
             found = [name for name in cut if name]
         elif len(found) != 1:
             raise ValueError(f"{len(found)} labels; for several set data.multi_label=true")
-        if unknown := next((name for name in found if name not in self.names), None):
-            raise ValueError(f"label {unknown[:80]!r} is not one of {', '.join(self.names)}")
-        if not self.multi and found[0] not in self.names:
-            raise ValueError(f"label '' is not one of {', '.join(self.names)}")
+        if unknown := [name for name in found if name not in self.names]:
+            raise ValueError(f"label {unknown[0][:80]!r} is not one of {', '.join(self.names)}")
         return SEPARATOR.join(name for name in self.names if name in found)
 
     def codes(self, column: pa.ChunkedArray) -> np.ndarray:

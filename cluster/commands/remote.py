@@ -44,7 +44,7 @@ def submit(
     namespace: Namespace = None,
     context: Context = None,
     overlay: Annotated[
-        str, typer.Option(help="Of k8s/overlays, or a directory: what the job runs on.")
+        str, typer.Option(help="Of k8s/overlays, or ./a/directory: what the job runs on.")
     ] = "dev",
     name: Annotated[str | None, typer.Option(help="Of the RayJob; made up without it.")] = None,
     dry_run: Annotated[
@@ -134,17 +134,21 @@ def _submit_ray_job(
 
 
 def _folder(overlay: str) -> Path:
-    """An overlay of the repository, or a directory of the user's own."""
-    if Path(overlay).is_dir():
-        return Path(overlay)
+    """An overlay of the repository, or a directory of the user's own, which has a / in its name."""
+    folder = Path(overlay) if "/" in overlay else _k8s() / "overlays" / overlay
+    if not folder.is_dir():
+        allowed = sorted(each.name for each in (_k8s() / "overlays").glob("*/"))
+        raise ConfigError(
+            f"--overlay: one of {', '.join(allowed)} or a directory such as ./mine, got {overlay!r}"
+        )
+    return folder
+
+
+def _k8s() -> Path:
     root = checkout()
     if root is None:
         raise ConfigError("--overlay: the manifests are in mailray's repository; run it from there")
-    folder = root / "k8s" / "overlays" / overlay
-    if not folder.is_dir():
-        allowed = sorted(each.name for each in folder.parent.glob("*/"))
-        raise ConfigError(f"--overlay: one of {', '.join(allowed)} or a directory, got {overlay!r}")
-    return folder
+    return root / "k8s"
 
 
 def end(console: Console, outcome: JobOutcome) -> None:
@@ -163,7 +167,7 @@ def doctor(
     kubernetes: OnKubernetes = False,
     namespace: Namespace = None,
     context: Context = None,
-    overlay: Annotated[str, typer.Option(help="Of k8s/overlays, with --kubernetes.")] = "dev",
+    overlay: Annotated[str, typer.Option(help="As of submit, with --kubernetes.")] = "dev",
     json_output: Json = False,
 ) -> None:
     """Check what a run needs, each fault with its remedy. Exit code 1 if one is found.
@@ -177,8 +181,7 @@ def doctor(
             from cluster.rayjobs import connect
 
             folder = _folder(overlay)
-            kube = connect(namespace, context)
-            _examined(console, preflight.checks(kube, folder.parent.parent, folder.name))
+            _examined(console, preflight.checks(connect(namespace, context), _k8s(), folder))
             return
         config = resolve(recipe=recipe)
         home = Home.default()

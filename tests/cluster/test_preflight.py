@@ -48,7 +48,7 @@ def _operator(tag: str) -> dict[str, object]:
 
 
 def _found() -> dict[str, tuple[bool | None, str, str]]:
-    findings = examine(preflight.checks(connect(), K8S, "dev"))
+    findings = examine(preflight.checks(connect(), K8S, K8S / "overlays" / "dev"))
     return {f.name: (f.ok, f.detail, f.remedy) for f in findings}
 
 
@@ -57,7 +57,7 @@ def test_a_namespace_that_has_all_is_found_well(server: Server) -> None:
     assert {name: detail for name, (ok, detail, _) in found.items() if ok is not True} == {}
     assert found["Kubernetes"][1] == "v1.34.0, namespace mail"
     assert found["KubeRay"][1] == "operator 1.7.0"
-    assert found["manifests"][1] == f"dev: Ray {version('ray')}, mailray {version('mailray')}"
+    assert found["manifests"][1] == f"Ray {version('ray')}, mailray {version('mailray')}"
     assert found["room"][1] == "5 cpu asked for, 7.91 cpu on 1 nodes"
 
 

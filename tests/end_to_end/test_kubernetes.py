@@ -136,4 +136,4 @@ def test_a_dry_run_prints_what_would_be_applied(home: Path, kubernetes: Server) 
     assert not [key for key in kubernetes.objects if key[0] == "rayjobs"]
     wrong = _submit(home, "--dry-run", "--overlay", "moon", "--", "train")
     assert wrong.code == 2
-    assert "--overlay: one of dev, gpu, gpu-autoscaling" in wrong.err
+    assert "--overlay: one of dev, gpu, gpu-autoscaling or a directory such as ./mine" in wrong.err
