@@ -35,11 +35,14 @@ def _run(mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tens
 
 
 @pytest.mark.parametrize("lengths", [(7, 7, 7), (2, 5, 9), (9, 4, 4, 1)])
-@pytest.mark.parametrize("block", [1, 800, 2 << 20])
+@pytest.mark.parametrize("block", [None, 1, 800, 2 << 20])
 def test_values_and_gradients_are_those_of_the_fused_kernel(
-    lengths: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+    lengths: tuple[int, ...], block: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_BLOCK_BYTES", block)
+    """In plain products, and in blocks of some bytes."""
+    if block is not None:
+        monkeypatch.setattr(attention, "PLAIN_TOKENS", 0)
+        monkeypatch.setattr(attention, "_BLOCK_BYTES", block)
     parts, mask = _heads(len(lengths), max(lengths)), _mask(*lengths)
     real = mask.bool()[:, None, :, None]
     found = []
@@ -54,12 +57,14 @@ def test_values_and_gradients_are_those_of_the_fused_kernel(
     torch.testing.assert_close(our_grads, their_grads)
 
 
-def test_gradients_are_right_by_finite_differences() -> None:
+def test_gradients_are_right_by_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "PLAIN_TOKENS", 0)
     mask = _mask(2, 4)
     assert torch.autograd.gradcheck(lambda *parts: _run(mask, *parts), _heads(2, 4))
 
 
-def test_padding_is_not_read_and_gets_zeros() -> None:
+def test_blocks_do_not_read_padding_and_give_it_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "PLAIN_TOKENS", 0)
     parts, mask = _heads(2, 6), _mask(6, 3)
     with torch.no_grad():
         for part in parts:
@@ -70,7 +75,11 @@ def test_padding_is_not_read_and_gets_zeros() -> None:
     assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), parts))
 
 
-def test_bf16_under_autocast_is_as_near_to_float64_as_the_fused_kernel() -> None:
+@pytest.mark.parametrize("plain", [0, 160])
+def test_bf16_under_autocast_is_as_near_to_float64_as_the_fused_kernel(
+    plain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "PLAIN_TOKENS", plain)
     exact = _heads(4, 64)
     query, key, value = (part.detach().bfloat16() for part in exact)
     truth = scaled_dot_product_attention(*exact, scale=0.3)
