@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from cluster.forkserver import executable
+
 ANSWER_SECONDS = 5.0
 QUIET = {
     # Inside of a cluster the operator decides; these are defaults, never overrides.
@@ -115,6 +117,7 @@ def _start(cpus: int, say: Callable[[str], None]) -> Any:
             include_dashboard=True,
             log_to_driver=True,
             logging_level=logging.WARNING,
+            runtime_env={"py_executable": executable()},
             **options,
         )
     except (RuntimeError, ValueError, OSError) as error:
@@ -148,7 +151,12 @@ def _join(address: str) -> Any:
             "(RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH where it is another user's)"
         )
     try:
-        return ray.init(address, log_to_driver=True, logging_level=logging.WARNING)
+        return ray.init(
+            address,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            runtime_env={"py_executable": executable()},
+        )
     except ConnectionError as error:
         raise SessionError(absent) from error
     except (RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
