@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cluster.dashboard import JobError, cluster_versions
+from cluster.forkserver import executable
 from cluster.session import quiet
 
 os.environ["MLFLOW_TRACKING_URI"] = ""
@@ -36,7 +37,12 @@ def ray_session() -> Iterator[None]:
     """A local Ray with more logical CPUs than the machine may have."""
     import ray
 
-    ray.init(num_cpus=6, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        num_cpus=6,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"py_executable": executable()},
+    )
     yield
     ray.shutdown()
 

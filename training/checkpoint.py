@@ -18,13 +18,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import tenacity
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.model import MailModel
+if TYPE_CHECKING:
+    from training.model import MailModel
 
 MODEL: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
@@ -92,7 +93,7 @@ class Writer:
         self.thread = ThreadPoolExecutor(1)
         self.pending: Future[None] | None = None
 
-    def save(self, model: MailModel, optimizer: Any, schedule: Any, state: State) -> None:
+    def save(self, model: "MailModel", optimizer: Any, schedule: Any, state: State) -> None:
         """Copy what a checkpoint is made of, and have it written.
 
         Raises:
@@ -190,7 +191,7 @@ def best(folder: Path) -> Path | None:
     return next((path for _, path in sorted(validated) if _fault(path, MODEL) is None), None)
 
 
-def read(path: Path, model: MailModel, optimizer: Any, schedule: Any) -> State:
+def read(path: Path, model: "MailModel", optimizer: Any, schedule: Any) -> State:
     """Restore what `Writer.save` took, in place."""
     model.load_state_dict(load_file(path / MODEL))
     saved = torch.load(path / OPTIMIZER, weights_only=True, map_location="cpu")

@@ -13,7 +13,6 @@ import numpy as np
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.actor import ActorHandle
 from ray.train.torch import get_device, prepare_model
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,6 +22,7 @@ from training.audit import Audit
 from training.batches import Batch, Micro, stream
 from training.checkpoint import State, Writer
 from training.config import TrainConfig
+from training.job import Job
 from training.losses import Loss
 from training.meter import Meter
 from training.model import MailModel, build
@@ -41,18 +41,6 @@ _DDP: Final = {
 }
 _LOOK: Final = 16
 """Steps between two looks for a notice that a node is to go: the call is one of all ranks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker is given."""
-
-    config: TrainConfig
-    plan: Plan
-    tokens: Path
-    run: Path
-    """The run's directory, which every node sees."""
-    board: ActorHandle[Any] | None
 
 
 def train(job: Job) -> str | None:

@@ -20,8 +20,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from training import checkpoint
 from training.config import TrainConfig
-from training.faults import OutOfMemory
-from training.loop import Job, train
+from training.job import Job
 from training.mails import Mails
 from training.plan import Plan
 from training.progress import Listener, Message
@@ -97,7 +96,7 @@ def _trainer(job: Job, run: Run, callbacks: list[Any]) -> TorchTrainer:
     scaling = job.config.scaling
     elastic = scaling.fewest < scaling.most
     return TorchTrainer(
-        lambda: train(job),
+        job,
         scaling_config=ScalingConfig(
             num_workers=(scaling.fewest, scaling.most) if elastic else scaling.most,
             elastic_resize_monitor_interval_s=scaling.resize_seconds,
@@ -156,6 +155,8 @@ def _cause(error: TrainingFailedError) -> str:
 
 
 def _innermost(error: BaseException) -> str:
+    from training.faults import OutOfMemory  # loads transformers
+
     while not isinstance(error, (checkpoint.CheckpointError, OutOfMemory)):  # they say it all
         inner = getattr(error, "cause", None) or error.__cause__
         if not isinstance(inner, BaseException):

@@ -16,16 +16,16 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from training import checkpoint
+from training.completion import Result, complete
 from training.config import TrainConfig
-from training.fit import Result, complete
 from training.home import Home
 from training.mails import Mails, load
-from training.model import tokenizer
 from training.run import Run, RunNameError
 from training.schema import validate
 from training.stages import Stage, Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
+from training.weights import tokenizer
 from tuning.config import Axis, StudyConfig
 
 

@@ -95,7 +95,7 @@ def show(
     with command("data-show", json_output=json_output) as console:
         config = _config(recipe, config_file, overrides)
         mails, findings = _survey(console, config, address)
-        from training.model import tokenizer
+        from training.weights import tokenizer
 
         words = tokenizer(config.model.name)
         rows = mails.on("all")
@@ -144,7 +144,7 @@ def _survey(
     console: Console, config: TrainConfig, address: str | None
 ) -> "tuple[Mails, list[Finding]]":
     from training.mails import survey
-    from training.model import tokenizer
+    from training.weights import tokenizer
 
     with ray_session(address=address, cpus=2):
         return survey(config.data, tokenizer(config.model.name), Home.default(), console)

@@ -188,7 +188,7 @@ def doctor(
         scaling = config.scaling
 
         def model() -> str:
-            from training.model import locate
+            from training.weights import locate
 
             return locate(config.model.name)
 

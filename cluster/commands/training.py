@@ -17,7 +17,7 @@ from training.home import Home
 from training.schema import ConfigError
 
 if TYPE_CHECKING:
-    from training.fit import Result
+    from training.completion import Result
     from training.labels import Labels
     from training.run import Run
 

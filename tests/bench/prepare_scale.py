@@ -25,8 +25,8 @@ from typing import Any
 
 from training.likeness import signatures
 from training.mail import mail_text
-from training.model import tokenizer
 from training.tokenizing import encode
+from training.weights import tokenizer
 
 
 def mails(corpus: Path) -> list[tuple[str, bytes]]:

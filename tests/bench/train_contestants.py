@@ -23,9 +23,10 @@ from cluster.session import ray_session
 from training import metrics
 from training.config import TrainConfig, resolve
 from training.mails import Mails
-from training.model import build, locate
+from training.model import build
 from training.plan import Plan, cut
 from training.scorer import bf16_pays, pad
+from training.weights import locate
 
 Found = dict[str, float]
 """Tokens a second, or F1 and ROC AUC."""

@@ -37,10 +37,10 @@ from tests.bench.train_contestants import CONTESTANTS, Found, Task, plan_of
 from training.config import resolve
 from training.home import Home
 from training.mails import Mails, load
-from training.model import tokenizer
 from training.scorer import bf16_pays
 from training.splits import LEFT_OUT, TRAIN, VALIDATION
 from training.stages import Quiet
+from training.weights import tokenizer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SETTINGS: Final = ("data.max_length=512", "batching.size=16")

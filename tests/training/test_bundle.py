@@ -10,9 +10,10 @@ import torch
 
 from training.bundle import FILES, Bundle, BundleError, load, save
 from training.config import ModelConfig, TrainConfig, resolve
-from training.model import build, tokenizer
+from training.model import build
 from training.schema import ConfigError
 from training.scorer import Scorer, pad
+from training.weights import tokenizer
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from training.fit import fit
 from training.home import Home
 from training.mails import Mails
 from training.mails import load as load_mails
-from training.model import tokenizer
 from training.progress import Message
 from training.run import Run, RunNameError, new_run, unfinished_run
 from training.schema import ConfigError
@@ -26,6 +25,7 @@ from training.splits import SPLITS
 from training.stages import Quiet
 from training.tracking import client
 from training.trainer import RunError, train_run
+from training.weights import tokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -10,10 +10,10 @@ from training import synthetic
 from training.config import DataConfig
 from training.home import Home
 from training.mails import load, survey
-from training.model import tokenizer
 from training.sources import SourceError
 from training.splits import LEFT_OUT, SPLITS
 from training.stages import Quiet
+from training.weights import tokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -74,8 +74,12 @@ def test_several_labels_from_a_table_to_verdicts(home: Path, tmp_path: Path) -> 
 
     classifier = Classifier(bundle.path)
     assert classifier.info.multi_label
+    fillers = " ".join(FILLERS[:8])  # as many of each as the mails of the table have
     both, none = classifier.classify_mails(
-        [Mail(body=" ".join(WORDS.values())), Mail(body=" ".join(FILLERS))]
+        [
+            Mail(subject="no 7", body=f"{' '.join(WORDS.values())} {fillers}"),
+            Mail(subject="no 8", body=fillers),
+        ]
     )
     assert both.labels == ("work", "urgent")
     assert none.labels == ()
