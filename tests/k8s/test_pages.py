@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import typer
 
 from cluster.main import app
 from cluster.manifests import ManifestError, render, renderer
+from training.config import resolve
+from training.schema import ConfigError
+from tuning.config import resolve_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "k8s").glob("*.md"))
@@ -43,23 +47,14 @@ class Block:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """The code of a page: lines indented by four, with the blank lines between, save lists."""
-    lines = [*path.read_text("utf-8").splitlines(), "end"]
-    start, code = 0, list[str]()
-    for number, line in enumerate(lines, 1):
-        if line.startswith("    "):
-            start = start or number
-            code.append(line[4:])
-        elif line and code:
-            yield Block(path.name, start, "\n".join(code).rstrip())
-            start, code = 0, []
-        elif code:  # a second block after a blank line begins with a mark of its own
-            nextly = lines[number] if number < len(lines) else ""
-            if nextly.startswith("    " + NEEDS):
-                yield Block(path.name, start, "\n".join(code).rstrip())
-                start, code = 0, []
-            else:
-                code.append("")
+    """The indented lines of a page; a mark after a blank line begins a block of its own."""
+    text = path.read_text("utf-8")
+    for code in re.finditer(r"^(?:    .*\n|\n(?=    ))+", text, re.MULTILINE):
+        start = text.count("\n", 0, code.start()) + 1
+        for part in re.split(rf"\n(?=\n    {NEEDS})", code[0]):
+            blank = len(part) - len(part.lstrip("\n"))
+            yield Block(path.name, start + blank, textwrap.dedent(part).strip())
+            start += part.count("\n") + 1
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -83,17 +78,22 @@ def commands(block: Block) -> list[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """As the command line would, without running anything; UsageError where it would not."""
+    """As the command line would, recipe and keys too, without running anything.
+
+    Raises UsageError or ConfigError where it would.
+    """
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
         if words[0] not in command.commands:
             raise typer.BadParameter(f"no command {words[0]}")
         command, words = command.commands[words[0]], words[1:]
-    inner = words[words.index("--") + 1 :] if "--" in words else []
-    with command.make_context("mailray", list(words)):
-        pass
-    if inner:
-        parse(inner)
+    with command.make_context("mailray", list(words)) as context:
+        given = context.params
+    read = {"train": resolve, "tune": resolve_study}.get(command.name)
+    if read is not None:
+        read(recipe=given["recipe"], overrides=given["overrides"] or [])
+    if "--" in words:
+        parse(words[words.index("--") + 1 :])
 
 
 EVERY = [
@@ -126,10 +126,11 @@ def test_a_command_is_one_that_there_is(
 
 
 @pytest.mark.parametrize(
-    "words", ["submit --moon -- train", "jobs lst", "submit -- train --nmae x"]
+    "words",
+    ["submit --moon -- train", "jobs lst", "submit -- train --nmae x", "submit -- tune trails=4"],
 )
 def test_a_command_that_there_is_not_does_not_parse(words: str) -> None:
-    with pytest.raises(USAGE):
+    with pytest.raises((USAGE, ConfigError)):
         parse(words.split())
 
 
