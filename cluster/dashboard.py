@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 DASHBOARD = "http://127.0.0.1:8265"
 ANSWER_SECONDS = 5.0
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS = 60.0
 """How long a job server that hangs, or has gone with its node, is waited for."""
 
 

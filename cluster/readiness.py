@@ -67,7 +67,9 @@ def _versions(nodes: Sequence[Node], driver: Mapping[str, str]) -> str:
             if (version := node.versions.get(name, wanted)) != wanted:
                 found.setdefault(version, []).append(node.name)
         for version, where in found.items():
-            line = f"{name} {version or 'is missing'} on {', '.join(where)}, {wanted or 'none'} here"
+            line = (
+                f"{name} {version or 'is missing'} on {', '.join(where)}, {wanted or 'none'} here"
+            )
             (faults if name in DECIDING or not version else concerns).append(line)
     if faults:
         raise RuntimeError("; ".join([*faults, *concerns]))

@@ -327,12 +327,12 @@ def test_a_cluster_that_is_gone_or_hangs_ends_the_following(
     own_head: Head, monkeypatch: pytest.MonkeyPatch, word: signal.Signals
 ) -> None:
     monkeypatch.setattr(jobs, "LOST_SECONDS", 8.0)
-    monkeypatch.setattr(dashboard, "REQUEST_SECONDS", 4.0)
     lost: list[float] = []
 
     def listen(line: str) -> None:
         if line == "working":
             os.killpg(own_head.process.pid, word)
+            monkeypatch.setattr(dashboard, "REQUEST_SECONDS", 4.0)
             lost.append(time.monotonic())
 
     with pytest.raises(JobError, match=r"the cluster was lost with job \w+ RUNNING"):
@@ -345,4 +345,4 @@ def test_a_cluster_that_is_gone_or_hangs_ends_the_following(
             on_status=lambda status: None,
             entrypoint=(sys.executable, "-c"),
         )
-    assert time.monotonic() - lost[0] < 40
+    assert time.monotonic() - lost[0] < 100  # one request may have begun before
