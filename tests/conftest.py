@@ -69,13 +69,13 @@ class Head:
         shown = {"RAY_AUTH_MODE": "token"} if token else {}
         before = self.nodes()
         with _ray_start(words, self.environment | shown) as process:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not (joined := self.nodes() - before):
                 assert process.poll() is None, "ray start ended"
-                assert time.monotonic() < deadline, "no node within a minute"
+                assert time.monotonic() < deadline, "no node within two minutes"
                 time.sleep(0.5)
             yield process
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while joined & self.nodes():  # the next test counts nodes
             assert time.monotonic() < deadline, "a node that was killed is still counted"
             time.sleep(0.5)
@@ -110,18 +110,18 @@ def started_head() -> Iterator[Head]:
     url = f"http://127.0.0.1:{dashboard}"
     try:
         with _ray_start(words, environment) as process:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while True:
                 try:
                     cluster_versions(url)
                     break
                 except JobError:
                     assert process.poll() is None, "ray start ended"
-                    assert time.monotonic() < deadline, "no dashboard within a minute"
+                    assert time.monotonic() < deadline, "no dashboard within two minutes"
                     time.sleep(0.5)
             started = Head(url, f"127.0.0.1:{gcs}", process, environment)
             while not started.nodes():  # its dashboard answers before it counts itself
-                assert time.monotonic() < deadline, "no node within a minute"
+                assert time.monotonic() < deadline, "no node within two minutes"
                 time.sleep(0.5)
             yield started
     finally:
