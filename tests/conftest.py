@@ -63,7 +63,9 @@ class Head:
     @contextmanager
     def node(self, cpus: int) -> Iterator["subprocess.Popen[bytes]"]:
         """Another node, which has joined, for the time of the block."""
-        words = [f"--address={self.gcs}", f"--num-cpus={cpus}"]
+        # In the head's folder it would unpack a job's files anew, under the job's feet.
+        folder = tempfile.mkdtemp(prefix="mr", dir="/tmp")
+        words = [f"--address={self.gcs}", f"--num-cpus={cpus}", f"--temp-dir={folder}"]
         # The head demands this user's token if there is one; a node does not show it unasked.
         token = (Path.home() / ".ray" / "auth_token").is_file()
         shown = {"RAY_AUTH_MODE": "token"} if token else {}
@@ -75,6 +77,7 @@ class Head:
                 assert time.monotonic() < deadline, "no node within two minutes"
                 time.sleep(0.5)
             yield process
+        shutil.rmtree(folder, ignore_errors=True)
         deadline = time.monotonic() + 120
         while joined & self.nodes():  # the next test counts nodes
             assert time.monotonic() < deadline, "a node that was killed is still counted"

@@ -125,7 +125,7 @@ def _own(config: TrainConfig) -> list[Check]:
 def _with_nodes(console: Console, config: TrainConfig) -> tuple[list[Finding], list[Node]]:
     """Inside of a cluster: this process's machine, and each node."""
     names = _names()
-    # All of it before Ray is left: a job's directory may go then, and MKL ends a process without.
+    # All of it before Ray is left, for a job's directory is Ray's.
     with ray_session(address=None, cpus=cpus(config), on_message=console.note):
         with console.stage("nodes") as stage:
             nodes = survey(Home.default().root, names)
