@@ -2,7 +2,7 @@
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 DASHBOARD = "http://127.0.0.1:8265"
 ANSWER_SECONDS = 5.0
+REQUEST_SECONDS = 60.0
+"""How long a job server that hangs, or has gone with its node, is waited for."""
 
 
 class JobError(RuntimeError):
@@ -72,6 +74,12 @@ def connect(url: str) -> "JobSubmissionClient":
     )
     from ray.job_submission import JobSubmissionClient
 
+    class Client(JobSubmissionClient):
+        """Ray's own waits for an answer for ever."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, timeout=REQUEST_SECONDS, **options)
+
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     absent = (
@@ -89,7 +97,7 @@ def connect(url: str) -> "JobSubmissionClient":
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
     os.environ["RAY_API_SERVER_ADDRESS"] = url  # RAY_ADDRESS would win over the argument
     try:
-        return JobSubmissionClient(url)
+        return Client(url)
     except ConnectionError as error:
         raise JobError(absent) from error
     except faults() as error:

@@ -9,10 +9,12 @@ warning. Checks that need mail or models are handed in by the command line.
 """
 
 import importlib.metadata
+import logging
 import os
 import platform
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from rich.text import Text
 from cluster.dashboard import cluster_versions
 
 GIB = 1 << 30
+MIB = 1 << 20
 DISTRIBUTION = "mailray"
 SHOWN = ("ray", "torch", "transformers")
 
@@ -94,10 +97,7 @@ def packages() -> Check:
         if python not in SpecifierSet(declared["Requires-Python"] or ""):
             faults.append(f"Python {python} is not {declared['Requires-Python']}")
         shown = [f"Python {python}"]
-        for line in declared.get_all("Requires-Dist") or []:
-            wanted = Requirement(line)
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-                continue
+        for wanted in requirements():
             try:
                 found = importlib.metadata.version(wanted.name)
             except importlib.metadata.PackageNotFoundError:
@@ -114,12 +114,21 @@ def packages() -> Check:
     return Check("packages", run, f"install again: `pip install --upgrade {DISTRIBUTION}`")
 
 
+def requirements() -> list[Requirement]:
+    """The packages that mailray declares, without extras; none where it is not installed."""
+    try:
+        declared = map(Requirement, importlib.metadata.requires(DISTRIBUTION) or ())
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [each for each in declared if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
 def versions_agree(address: str | None) -> Check:
     """The cluster behind a job server runs this Ray, and this Python to the patch level."""
     return Check(
         "cluster",
         lambda: compare_versions(*cluster_versions(address)),
-        "run the command from the cluster's image, or build the image from here",
+        "where versions differ: run the command from the cluster's image, or build it from here",
     )
 
 
@@ -163,6 +172,30 @@ def storage(path: Path, *, wanted: int = 5 * GIB) -> Check:
         return detail
 
     return Check("storage", run, "choose another directory, or make room on its disk")
+
+
+def package(root: Path, *, most: int = 100 << 20) -> Check:
+    """What `mailray submit` uploads of `root` is below `most` bytes: Ray's job server's limit."""
+
+    def run() -> str:
+        from ray._private.runtime_env.packaging import _dir_travel
+
+        sizes: Counter[str] = Counter()
+
+        def add(path: Path) -> None:
+            if path.is_file():
+                sizes[path.relative_to(root).parts[0]] += path.stat().st_size
+
+        quiet = logging.getLogger(f"{__name__}.package")
+        quiet.setLevel(logging.ERROR)
+        _dir_travel(root, [], add, include_gitignore=True, logger=quiet)
+        detail = f"{sizes.total() / MIB:.1f} MiB of {root}, the limit is {most / MIB:.0f}"
+        if sizes.total() >= most:
+            name, size = sizes.most_common(1)[0]
+            raise RuntimeError(f"{detail}; {name} has {size / MIB:.1f} MiB")
+        return detail
+
+    return Check("package", run, "name what a job does not need in .rayignore")
 
 
 def memory(*, wanted: int = 4 * GIB) -> Check:

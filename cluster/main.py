@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import data, jobs, quickstart, remote, serving, training
+from cluster.commands import data, doctor, jobs, quickstart, remote, serving, training
 
 app = typer.Typer(
     name="mailray",
@@ -23,7 +23,7 @@ for command in (
     serving.serve,
     serving.classify,
     remote.submit,
-    remote.doctor,
+    doctor.doctor,
     quickstart.quickstart,
 ):
     app.command()(command)

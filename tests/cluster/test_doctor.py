@@ -18,7 +18,9 @@ from cluster.doctor import (
     enough_cpus,
     examine,
     memory,
+    package,
     packages,
+    requirements,
     shared_memory,
     storage,
     table,
@@ -110,6 +112,25 @@ def test_storage_is_written_to_and_left_clean(tmp_path: Path) -> None:
     assert one(storage(tmp_path, wanted=1 << 60)).ok is None
     (tmp_path / "file").touch()
     assert one(storage(tmp_path / "file")).ok is False
+
+
+def test_what_a_job_uploads_is_measured_without_what_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / ".rayignore").write_text("corpus/\n")
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    for name, size in (("corpus/mail", 9000), ("a.log", 9000), ("code/a.py", 300), ("b.py", 100)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert one(package(tmp_path, most=1000)).ok is True
+    finding = one(package(tmp_path, most=400))
+    assert finding.ok is False
+    assert "; code has 0.0 MiB" in finding.detail
+    assert ".rayignore" in finding.remedy
+
+
+def test_the_declared_packages_are_those_without_extras() -> None:
+    names = {each.name for each in requirements()}
+    assert {"ray", "torch"} <= names
+    assert "pytest" not in names
 
 
 def test_little_memory_is_a_warning(tmp_path: Path) -> None:

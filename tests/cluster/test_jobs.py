@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 from ray.job_submission import JobStatus
 
-from cluster import jobs
+from cluster import dashboard, jobs
 from cluster.dashboard import JobError, connect, dashboard_url
 from cluster.jobs import JobOutcome, checkout, submit
+from tests.conftest import Head, started_head
 
 # Ray's client passes the old default to aiohttp.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
@@ -246,3 +249,100 @@ def test_jobs_are_listed_shown_told_and_stopped(head: str) -> None:
     assert not jobs.stop(head, sleeping.job_id)
     with pytest.raises(JobError, match=r"says: .*nowhere"):
         jobs.status(head, "nowhere")
+
+
+def _dashboard(head: Head) -> int:
+    """The process that has the job server."""
+    for pid in (
+        Path(f"/proc/{head.process.pid}/task/{head.process.pid}/children").read_text().split()
+    ):
+        if "dashboard/dashboard.py" in Path("/proc", pid, "cmdline").read_text():
+            return int(pid)
+    raise AssertionError("no dashboard")
+
+
+@pytest.fixture
+def own_head() -> Iterator[Head]:
+    """A head whose parts are killed."""
+    with started_head() as started:
+        yield started
+
+
+@pytest.mark.slow
+def test_each_line_is_told_once_though_the_dashboard_is_killed_and_started_again(
+    own_head: Head,
+) -> None:
+    first = _dashboard(own_head)
+    words = Path(f"/proc/{first}/cmdline").read_bytes().decode().split("\0")[:-1]
+    pairs = Path(f"/proc/{first}/environ").read_bytes().decode().split("\0")[:-1]
+    environment = dict(pair.split("=", 1) for pair in pairs)
+    lines: list[str] = []
+    again: list[subprocess.Popen[bytes]] = []
+
+    def listen(line: str) -> None:
+        lines.append(line)
+        if line == "line 20":
+            # `ray start --block` ends all when one part has died; a container would start anew.
+            os.kill(own_head.process.pid, signal.SIGSTOP)
+            os.kill(first, signal.SIGKILL)
+            threading.Timer(5, start).start()
+
+    def start() -> None:
+        again.append(
+            subprocess.Popen(
+                words,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
+    code = (
+        "import time\n"
+        "for number in range(120): print('line', number, flush=True); time.sleep(0.25)\n"
+        "print('end', end=''); raise SystemExit(3)"
+    )
+    outcome = submit(
+        own_head.url,
+        [code],
+        working_dir=None,
+        env={},
+        on_line=listen,
+        on_status=lambda status: None,
+        entrypoint=(sys.executable, "-c"),
+    )
+    for process in again:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert again, "the dashboard was not killed"
+    start_of_job = lines.index("line 0")
+    assert lines[start_of_job:] == [*(f"line {number}" for number in range(120)), "end"]
+    assert (outcome.status, outcome.exit_code) == ("FAILED", 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_cluster_that_is_gone_or_hangs_ends_the_following(
+    own_head: Head, monkeypatch: pytest.MonkeyPatch, word: signal.Signals
+) -> None:
+    monkeypatch.setattr(jobs, "LOST_SECONDS", 8.0)
+    lost: list[float] = []
+
+    def listen(line: str) -> None:
+        if line == "working":
+            os.killpg(own_head.process.pid, word)
+            monkeypatch.setattr(dashboard, "REQUEST_SECONDS", 4.0)
+            lost.append(time.monotonic())
+
+    with pytest.raises(JobError, match=r"the cluster was lost with job \w+ RUNNING"):
+        submit(
+            own_head.url,
+            ["import time; print('working', flush=True); time.sleep(60)"],
+            working_dir=None,
+            env={},
+            on_line=listen,
+            on_status=lambda status: None,
+            entrypoint=(sys.executable, "-c"),
+        )
+    assert time.monotonic() - lost[0] < 100  # one request may have begun before
