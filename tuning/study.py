@@ -23,7 +23,7 @@ from training.mails import Mails, load
 from training.model import tokenizer
 from training.run import Run, RunNameError
 from training.schema import validate
-from training.stages import Stage, Stages
+from training.stages import Quiet, Stage, Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
 from tuning.config import Axis, StudyConfig
@@ -211,6 +211,11 @@ class _Watch(tune.Callback):
         self.done: dict[str, int] = {}
         self.ended: set[str] = set()
         self.best: tuple[float, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its callbacks down for those who restore a study, which nobody does here; the
+        # stage is a terminal's, and cannot be written.
+        return self.__dict__ | {"stage": Quiet()}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
