@@ -27,7 +27,7 @@ USERS = {
 }
 WRITABLE = {
     "mailray-redis": {"/data", "/run/redis"},
-    "mailray-postgres": {"/var/lib/postgresql/data", "/var/run/postgresql", "/tmp"},
+    "mailray-postgres": {"/var/lib/postgresql/data", "/run/postgresql", "/tmp"},
     "mailray-store": {"/data"},
     "mailray-mlflow": {"/mailray", "/tmp"},
 }
