@@ -105,14 +105,15 @@ def _run(
         train_run(run, ray.get(shared), None, [TuneReportCallback()])
         checkpoint.keep_best(run.path / "checkpoints")
 
-    search_alg, space = _searcher(study)
+    at_once = min(study.concurrent, _room(config))
+    search_alg, space = searcher(study, at_once)
     results = tune.Tuner(
         tune.with_resources(trial, {"CPU": 0.1}),  # its workers have the CPUs; none is refused
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=1 if study.searcher == "grid" else study.trials,
             search_alg=search_alg,
-            max_concurrent_trials=min(study.concurrent, _room(config)),
+            max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -147,14 +148,16 @@ def _trial(study: StudyConfig, result: Any, folder: Path) -> Trial:
     )
 
 
-def _searcher(study: StudyConfig) -> tuple[Any, dict[str, Any]]:
+def searcher(study: StudyConfig, at_once: int) -> tuple[Any, dict[str, Any]]:
+    """What draws the points for Tune, and the space in its words."""
     space = {key: _domain(axis) for key, axis in study.space.items()}
     if study.searcher == "grid":
         return None, space
     if study.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
-        return BasicVariantGenerator(random_state=study.seed), space
+        # Of this one alone Tune does not take `max_concurrent_trials`.
+        return BasicVariantGenerator(random_state=study.seed, max_concurrent=at_once), space
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(metric=study.metric, mode=study.mode, seed=study.seed), space

@@ -13,7 +13,7 @@ from training.schema import ConfigError
 from training.stages import Quiet, Stage
 from training.tracking import client
 from tuning.config import resolve_study
-from tuning.study import search
+from tuning.study import search, searcher
 
 
 def test_the_grid_counts_every_combination() -> None:
@@ -47,6 +47,12 @@ def test_a_wrong_space_is_named(space: str, said: str, tmp_path: Path) -> None:
     file.write_text(f"searcher: bayes\ntrain: smoke\nspace: {space}\n")
     with pytest.raises(ConfigError, match=said):
         resolve_study(file=file)
+
+
+def test_random_points_are_not_all_tried_at_once() -> None:
+    study, _ = resolve_study(recipe="random", overrides=["trials=9"])
+    drawn, _ = searcher(study, 2)
+    assert drawn.max_concurrent == 2
 
 
 class Terminal(Quiet):
