@@ -22,7 +22,7 @@ from training.home import Home
 from training.mails import Mails, load
 from training.run import Run, RunNameError
 from training.schema import validate
-from training.stages import Stage, Stages
+from training.stages import Quiet, Stage, Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
 from training.weights import tokenizer
@@ -105,14 +105,15 @@ def _run(
         train_run(run, ray.get(shared), None, [TuneReportCallback()])
         checkpoint.keep_best(run.path / "checkpoints")
 
-    search_alg, space = _searcher(study)
+    at_once = min(study.concurrent, _room(config))
+    search_alg, space = searcher(study, at_once)
     results = tune.Tuner(
         tune.with_resources(trial, {"CPU": 0.1}),  # its workers have the CPUs; none is refused
         param_space=space,
         tune_config=tune.TuneConfig(
             num_samples=1 if study.searcher == "grid" else study.trials,
             search_alg=search_alg,
-            max_concurrent_trials=min(study.concurrent, _room(config)),
+            max_concurrent_trials=at_once,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -147,14 +148,16 @@ def _trial(study: StudyConfig, result: Any, folder: Path) -> Trial:
     )
 
 
-def _searcher(study: StudyConfig) -> tuple[Any, dict[str, Any]]:
+def searcher(study: StudyConfig, at_once: int) -> tuple[Any, dict[str, Any]]:
+    """What draws the points for Tune, and the space in its words."""
     space = {key: _domain(axis) for key, axis in study.space.items()}
     if study.searcher == "grid":
         return None, space
     if study.searcher == "random":
         from ray.tune.search import BasicVariantGenerator
 
-        return BasicVariantGenerator(random_state=study.seed), space
+        # Of this one alone Tune does not take `max_concurrent_trials`.
+        return BasicVariantGenerator(random_state=study.seed, max_concurrent=at_once), space
     from ray.tune.search.optuna import OptunaSearch
 
     return OptunaSearch(metric=study.metric, mode=study.mode, seed=study.seed), space
@@ -211,6 +214,11 @@ class _Watch(tune.Callback):
         self.done: dict[str, int] = {}
         self.ended: set[str] = set()
         self.best: tuple[float, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune writes its callbacks down for those who restore a study, which nobody does here; the
+        # stage is a terminal's, and cannot be written.
+        return self.__dict__ | {"stage": Quiet()}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -1,14 +1,22 @@
 """The image and the cluster, once for all tests, and the table of what was checked."""
 
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.containers import engine
-from tests.containers.nodes import RayCluster
+from cluster.kuberay import Document
+from cluster.manifests import render
+from tests.containers import engine, standins
+from tests.containers.namespace import Namespace
+from tests.containers.nodes import RayCluster, one
+from tests.containers.platform import overlay, start
+from tests.end_to_end.terminal import run
+
+DEV = engine.ROOT / "k8s/overlays/dev"
 
 _BEGUN = pytest.StashKey[float]()
 
@@ -30,10 +38,47 @@ def image(place: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(place: Path, image: str) -> Iterator[RayCluster]:
+def platform(place: Path) -> list[Document]:
+    """What `kubectl apply -k` gets, with the artifacts in a bucket."""
+    return render(overlay(place / "platform", "overlays/dev", "s3", "object-store"))
+
+
+@pytest.fixture(scope="session")
+def namespace(place: Path, image: str, platform: list[Document]) -> Iterator[Namespace]:
+    """A namespace with the platform in it."""
+    with Namespace(place, standins.images(place)) as made:
+        for name in ("mailray-redis", "mailray-postgres", "mailray-store", "mailray-mlflow"):
+            start(made, platform, name)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def cluster(namespace: Namespace) -> Iterator[RayCluster]:
     """A head and two workers."""
-    with RayCluster(place, image=image) as started:
+    with RayCluster(namespace, one(render(DEV / "cluster"), "RayCluster")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def corpus(place: Path, namespace: Namespace) -> Path:
+    """Real mail, fetched by this machine and put where the claim has its corpora."""
+    said = run(place / "outside", "data", "fetch", "spamassassin")
+    assert said.code == 0, said.err
+    here = namespace.home / "corpora/spamassassin"
+    shutil.copytree(place / "outside/corpora/spamassassin", here)
+    subprocess.run(["chown", "-R", "1000:1000", str(here.parent)], check=True)
+    return here
+
+
+@pytest.fixture(scope="session")
+def champion(cluster: RayCluster, corpus: Path) -> str:
+    """The name of a model of real mail, which a job has trained and registered."""
+    said = cluster.submit(
+        "train", "--recipe", "smoke", "data.source=spamassassin", "optimizer.epochs=2",
+        "tracking.model=mailray-spam", "--name", "real-mail",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    return "mailray-spam"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import tomllib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,6 +60,7 @@ def podman(*words: str, timeout: float = 120, check: bool = True) -> str:
     return done.stdout.strip()
 
 
+@cache
 def base(folder: Path) -> str:
     """The base image: upstream's where a registry answers, else a stand-in of the same release."""
     with suppress(EngineError, subprocess.TimeoutExpired):
@@ -100,16 +102,16 @@ def mirror() -> str:
 
 def build(folder: Path) -> None:
     """`make image`, with what this machine reaches its packages by."""
-    options = f"--network host --build-arg BASE={base(folder)} {_packages(folder)}"
+    options = f"--network host --build-arg BASE={base(folder)} {packages(folder)}"
     command = ["make", "--silent", "image", "ENGINE=podman", f"IMAGE_OPTIONS={options}"]
     with (folder / "build.log").open("w+") as log:
-        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=580, check=False)
+        done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, timeout=1200, check=False)
         if done.returncode:
             log.seek(0)
             raise EngineError(f"make image: {log.read()[-3000:]}")
 
 
-def _packages(folder: Path) -> str:
+def packages(folder: Path) -> str:
     """Mounts of this machine's pip configuration, the folders it names, and its certificates."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True

@@ -1,6 +1,6 @@
-"""A Ray cluster of containers on a network of their own, from the manifests in `k8s/`.
+"""A Ray cluster of containers, from the manifests in `k8s/`.
 
-    with RayCluster(folder, image=IMAGE) as cluster:
+    with RayCluster(namespace, one(render(OVERLAY), "RayCluster")) as cluster:
         said = cluster.submit("train", "--recipe", "smoke")
 
 Jobs come from outside, by `mailray submit` to a port of this machine's loopback, as through
@@ -9,20 +9,17 @@ Jobs come from outside, by `mailray submit` to a port of this machine's loopback
 
 import json
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 
-from cluster.manifests import render
 from tests.containers.engine import ROOT, EngineError, podman
-from tests.containers.pods import Pod, head, options, worker
+from tests.containers.namespace import Namespace
+from tests.containers.raypods import head, worker
 from tests.end_to_end.terminal import COMMAND, Said
 
-OVERLAY = ROOT / "k8s/overlays/dev/cluster"
 START_SECONDS = 180
 
 
@@ -41,32 +38,18 @@ def one(documents: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
 
 
 class RayCluster:
-    """A head, workers, and the folder that they share as the claim `mailray-home`."""
+    """A head and workers in a namespace."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        image: str,
-        manifest: Mapping[str, Any] | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self.folder, self.image, self.env = folder, image, dict(env or {})
-        self.network = f"mailray-{secrets.token_hex(3)}"
-        self.token = secrets.token_hex(16)
-        self.home = self._folder("home")
-        self.manifest = manifest or one(render(OVERLAY), "RayCluster")
-        self.beside: list[list[str]] = []
-        """What runs on the network before the head: the end of a `podman run` for each."""
+    def __init__(self, namespace: Namespace, manifest: Mapping[str, Any]) -> None:
+        self.namespace, self.manifest = namespace, manifest
+        self.home = namespace.home
+        self.token = namespace.secrets[manifest["spec"]["authOptions"]["secretName"]]["auth_token"]
         self.workers: list[str] = []
         self.head = ""
         self._started = 0
 
     def __enter__(self) -> Self:
-        podman("network", "create", self.network)
         try:
-            for words in self.beside:
-                podman("run", "--detach", "--network", self.network, *words)
             self.add_head()
             for _ in range(self.manifest["spec"]["workerGroupSpecs"][0]["replicas"]):
                 self.add_worker()
@@ -77,23 +60,20 @@ class RayCluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        names = podman("ps", "-aq", "--filter", f"network={self.network}").split()
         with suppress(EngineError):
-            if names:
-                podman("rm", "--force", "--time", "0", "--volumes", *names)
-            podman("network", "rm", "--force", self.network)
+            podman("rm", "--force", "--time", "0", *self.workers, *filter(None, [self.head]))
 
     def add_head(self) -> None:
         """Start a head, or one in the place of another, which has all its names."""
         if self.head:
             podman("rm", "--force", "--time", "0", self.head)
-        self.head = self._run(head(self.manifest, token=self.token, env=self.env))
+        self.head = self.namespace.start(head(self.manifest, self.namespace.secrets))
 
     def add_worker(self) -> str:
         """Start one more worker; its container."""
         self._started += 1
-        pod = worker(self.manifest, self._started, token=self.token, env=self.env)
-        self.workers.append(self._run(pod))
+        pod = worker(self.manifest, self._started, self.namespace.secrets)
+        self.workers.append(self.namespace.start(pod))
         return self.workers[-1]
 
     def kill_worker(self, container: str) -> None:
@@ -123,24 +103,24 @@ class RayCluster:
         """A port of a container, from outside."""
         return f"http://{podman('port', container, str(port)).splitlines()[0]}"
 
-    def submitted(self, *words: str, **env: str) -> "subprocess.Popen[str]":
-        """`mailray submit` under way; the job keeps its things in `home`, in SQLite."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MAILRAY_"))}
+    def submitted(self, *words: str) -> "subprocess.Popen[str]":
+        """`mailray submit` under way; where its things go is the cluster's affair."""
+        theirs = ("RAY_", "MAILRAY_", "MLFLOW_")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
         outside = {
-            "HOME": str(self.folder / "outside"),
+            "HOME": str(self.namespace.folder / "outside"),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
-            "MLFLOW_TRACKING_URI": "",
         }
         return subprocess.Popen(
             [*COMMAND, "submit", "--address", self.url(self.head, 8265), "--", *words],
-            cwd=ROOT, env=kept | outside | env, text=True,
+            cwd=ROOT, env=kept | outside, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def submit(self, *words: str, **env: str) -> Said:
+    def submit(self, *words: str) -> Said:
         """`mailray submit`, to its end."""
-        process = self.submitted(*words, **env)
+        process = self.submitted(*words)
         out, err = process.communicate(timeout=400)
         return Said(process.returncode, out, err)
 
@@ -148,16 +128,3 @@ class RayCluster:
         """What podman knows of a container."""
         found: dict[str, Any] = json.loads(podman("inspect", container))[0]
         return found
-
-    def _run(self, pod: Pod) -> str:
-        kinds = {volume["name"] for volume in pod.spec["volumes"]}
-        volumes = {name: self._folder(f"{pod.name}-{name}") for name in kinds - {"home", "shm"}}
-        volumes["home"] = self.home
-        words = options(pod, network=self.network, volumes=volumes, image=self.image)
-        return podman("run", "--detach", *words)
-
-    def _folder(self, name: str) -> Path:
-        path = self.folder / name
-        path.mkdir(parents=True, exist_ok=True)
-        os.chown(path, 1000, 1000)  # fsGroup
-        return path

@@ -9,6 +9,7 @@ import pytest
 
 from tests.containers import engine
 from tests.containers.nodes import RayCluster, until
+from tests.containers.rights import check_rights, mounts
 
 pytestmark = [
     pytest.mark.containers,
@@ -50,17 +51,9 @@ def test_each_container_has_no_rights_and_no_writable_root(
 ) -> None:
     limits = set()
     for container in (cluster.head, *cluster.workers):
-        status = cluster.run_in(container, "cat", "/proc/1/status").splitlines()
-        fields = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
-        assert set(fields["Uid"]) == {"1000"}
-        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-            assert int(fields[kind][0], 16) == 0, kind
-        assert fields["NoNewPrivs"] == ["1"]
-        assert fields["Seccomp"] == ["2"], "filtered"
-        mounts = cluster.run_in(container, "cat", "/proc/1/mounts").splitlines()
-        options = {line.split()[1]: line.split()[3].split(",") for line in mounts}
-        assert "ro" in options["/"]
-        assert {"rw"} <= set(options["/mailray"]) & set(options["/tmp"])
+        check_rights(container, 1000)
+        found = mounts(container)
+        assert {"rw"} <= set(found["/mailray"]) & set(found["/tmp"])
         facts = cluster.facts(container)["HostConfig"]
         limits.add((facts["Memory"] >> 30, facts["NanoCpus"] / 1e9))
     assert limits == {(4, 1.0), (4, 2.0)}

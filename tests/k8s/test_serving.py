@@ -80,3 +80,13 @@ def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
 
     (config,) = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
     assert config.model == str(tmp_path)
+
+
+def test_a_new_head_waits_until_workers_have_found_it(service: Document) -> None:
+    from ray.serve._private import deployment_state
+
+    [container] = cluster_spec(service)["headGroupSpec"]["template"]["spec"]["containers"]
+    env = {item["name"]: item["value"] for item in container["env"]}
+    # The name is Serve's own; gRPC looks an address up again after 30 s, and a call takes its time.
+    assert hasattr(deployment_state, "SLOW_STARTUP_WARNING_S")
+    assert int(env["RAY_SERVE_SLOW_STARTUP_WARNING_S"]) >= 90

@@ -1,16 +1,19 @@
 """Studies: their config, and two small searches for real."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import pytest
 
 from training.home import Home
 from training.registry import resolve
 from training.schema import ConfigError
-from training.stages import Quiet
+from training.stages import Quiet, Stage
 from training.tracking import client
 from tuning.config import resolve_study
-from tuning.study import search
+from tuning.study import search, searcher
 
 
 def test_the_grid_counts_every_combination() -> None:
@@ -46,6 +49,28 @@ def test_a_wrong_space_is_named(space: str, said: str, tmp_path: Path) -> None:
         resolve_study(file=file)
 
 
+def test_random_points_are_not_all_tried_at_once() -> None:
+    study, _ = resolve_study(recipe="random", overrides=["trials=9"])
+    drawn, _ = searcher(study, 2)
+    assert drawn.max_concurrent == 2
+
+
+class Terminal(Quiet):
+    """Keeps what is said; like a terminal's, its stages cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.said: list[str] = []
+
+    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        with self.lock:
+            self.said.append(text)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        yield self
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("searcher", ["grid", "bayes"])
@@ -57,7 +82,9 @@ def test_a_search_registers_its_best_trial(home: Path, tmp_path: Path, searcher:
     )
     study, config = resolve_study(file=file, overrides=["optimizer.epochs=2", "scaling.workers=1"])
     here = Home(home)
-    result = search(study, config, here, Quiet(), "s")
+    terminal = Terminal()
+    result = search(study, config, here, terminal, "s")
+    assert any(text.startswith("2 of 2 trials, best val_loss") for text in terminal.said)
     assert [trial.error for trial in result.trials] == [None, None]
     losses = [trial.metric for trial in result.trials if trial.metric is not None]
     assert losses == sorted(losses)
