@@ -112,7 +112,7 @@ def test_a_job_server_that_hangs_is_not_waited_for(
     monkeypatch.setattr("cluster.dashboard.REQUEST_SECONDS", 3.0)
     os.killpg(cluster.process.pid, signal.SIGSTOP)
     try:
-        with pytest.raises(JobError, match="does not say its versions|no Ray job server"):
+        with pytest.raises(JobError, match=r"does not say its versions|no Ray job server"):
             cluster_versions(cluster.url)
     finally:
         os.killpg(cluster.process.pid, signal.SIGCONT)
