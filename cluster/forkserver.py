@@ -54,7 +54,12 @@ ASK_SECONDS = 60.0
 
 
 def executable() -> str:
-    """The command that Ray shall call instead of Python, for a runtime env's `py_executable`."""
+    """The command that Ray shall call for Python, for a runtime env's `py_executable`.
+
+    With MAILRAY_FORK=0 it is Python.
+    """
+    if os.environ.get("MAILRAY_FORK") == "0":
+        return shlex.quote(sys.executable)
     # -P: what lies in a worker's directory must not be taken for this package.
     return f"{shlex.quote(sys.executable)} -P -m cluster.forkserver"
 

@@ -77,7 +77,7 @@ def submit(
 
 def settings() -> dict[str, str]:
     """What decides where a job's results go, which must not differ between here and there."""
-    names = ("MAILRAY_HOME", "MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE")
+    names = ("MAILRAY_HOME", "MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "MAILRAY_FORK")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
