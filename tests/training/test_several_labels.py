@@ -52,8 +52,8 @@ def test_several_labels_from_a_table_to_verdicts(home: Path, tmp_path: Path) -> 
         recipe="smoke",
         overrides=[
             f"data.source={tmp_path / 'mails.jsonl'}", "data.labels=[work, urgent]",
-            "data.multi_label=true", "model.head=sigmoid", "optimizer.epochs=6",
-            "optimizer.lr=0.005", "optimizer.class_weights=balanced",
+            "data.multi_label=true", "model.head=sigmoid", "optimizer.epochs=12",
+            "optimizer.lr=0.002", "optimizer.class_weights=balanced",
         ],
     )  # fmt: skip
     result = fit(new_run(here, config, "several"), here, Quiet())
@@ -74,13 +74,13 @@ def test_several_labels_from_a_table_to_verdicts(home: Path, tmp_path: Path) -> 
 
     classifier = Classifier(bundle.path)
     assert classifier.info.multi_label
-    fillers = " ".join(FILLERS[:8])  # as many of each as the mails of the table have
-    both, none = classifier.classify_mails(
-        [
-            Mail(subject="no 7", body=f"{' '.join(WORDS.values())} {fillers}"),
-            Mail(subject="no 8", body=fillers),
-        ]
-    )
-    assert both.labels == ("work", "urgent")
-    assert none.labels == ()
+    table = [json.loads(line) for line in (tmp_path / "mails.jsonl").read_text().splitlines()]
+    asked = {mail["id"]: Mail(subject=mail["subject"], body=mail["body"]) for mail in table}
+    verdicts = classifier.classify_mails([asked[row["id"]] for row in rows])
+    agreed = [
+        "|".join(verdict.labels) == row["predicted"]
+        for verdict, row in zip(verdicts, rows, strict=True)
+    ]
+    assert sum(agreed) / len(agreed) > 0.9, "only what stands on the threshold may differ"
+    both = next(verdict for verdict in verdicts if len(verdict.labels) == 2)
     assert both.probability == max(both.scores.values()) == both.scores[both.label]
