@@ -6,9 +6,9 @@ Ray starts each worker as a new Python. A run has ten of them, from the training
 own bookkeepers, and each spends 1.5 to 9 seconds of a core on imports. With this in the place of
 Python, Ray's command line goes to a server on the node, which forks a process that runs it.
 
-Each raylet has one server with PyTorch and the like; each job has another, forked from the first,
-with Ray: Ray's core reads its settings, the job among them, once, when it is loaded. None holds
-code of mailray's, since jobs bring their own. All end with their raylet.
+The server, one for each raylet, has PyTorch and the like, but not Ray, whose core must not be
+forked: it settles on a job when it is loaded, and forks of one draw the same random numbers, so
+that actors of two workers get one ID. Nor has it code of mailray's, since jobs bring their own.
 
 Whatever goes wrong, the worker is started as Ray would have done it. So it is on nodes with a GPU:
 a process that has looked at CUDA must not be forked, and nobody has measured yet that none has.
@@ -19,7 +19,6 @@ import gc
 import hashlib
 import importlib
 import json
-import math
 import os
 import runpy
 import shlex
@@ -28,11 +27,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 LIBRARIES = (
     "numpy", "pandas", "pyarrow.parquet", "sklearn.metrics", "tensorboardX", "tokenizers", "torch",
@@ -40,15 +38,9 @@ LIBRARIES = (
     "transformers.models.bert.modeling_bert", "uvloop",
 )  # fmt: skip
 """What a worker might import; one that is not there is passed over."""
-RAY = (
-    "ray._private.external_storage", "ray._private.node", "ray.data", "ray.train.torch",
-    "ray.train.v2.torch.torch_trainer",
-)  # fmt: skip
 GPU = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 LOOK_SECONDS = 2.0
 """How often a server looks whether its raylet lives."""
-IDLE_SECONDS = 300.0
-"""After that a job's server ends; the next worker starts another."""
 ASK_SECONDS = 60.0
 """For one request, imports included; Ray waits as long for a worker."""
 
@@ -69,68 +61,38 @@ def start(command: list[str]) -> None:
     raylet = os.environ.get("RAY_RAYLET_PID", "")
     with suppress(OSError, ValueError):
         if raylet.isdigit() and not any(device.exists() for device in GPU):
-            folder = _folder()
-            settings = sorted(item for item in os.environ.items() if item[0].startswith("RAY_"))
-            first = Server(folder / f"{raylet}-{_digest()}", LIBRARIES, None)
-            _ask(Server(folder / f"{raylet}-{_digest(settings)}", RAY, first), command)
+            _ask(_socket(raylet), command)
             return
     os.execv(sys.executable, [sys.executable, *command])
 
 
-class Server(NamedTuple):
-    """A server: where it listens, what it has imported, and which it is forked from."""
-
-    place: Path
-    modules: tuple[str, ...]
-    parent: "Server | None"
-
-
-def _folder() -> Path:
-    """Where servers listen: a folder of this user alone."""
+def _socket(raylet: str) -> Path:
+    """Where the server of a raylet listens: in a folder of this user alone."""
     folder = Path(tempfile.gettempdir()) / f"mailray-fork-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o77:
         raise PermissionError(f"{folder} is open to others")
-    return folder
+    made = Path(__file__).read_bytes() + sys.prefix.encode()
+    return folder / f"{raylet}-{hashlib.sha256(made).hexdigest()[:12]}"
 
 
-def _digest(*settings: object) -> str:
-    made = [Path(__file__).read_text("utf-8"), sys.prefix, *settings]
-    return hashlib.sha256(repr(made).encode()).hexdigest()[:12]
-
-
-def _connected(server: Server) -> socket.socket:
-    """A connection to a server, which the first that asks starts."""
+def _connected(place: Path) -> socket.socket:
+    """A connection to the server, which the first that asks starts."""
     with suppress(OSError):
-        return _connect(server.place)
-    with server.place.with_suffix(".lock").open("w") as lock:
+        return _connect(place)
+    with place.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with suppress(OSError):
-            return _connect(server.place)
-        _start(server)
-        return _connect(server.place)
-
-
-def _start(server: Server) -> None:
-    """Start a server, and wait until it listens: until its output ends."""
-    ready, said = os.pipe()
-    idle = math.inf if server.parent is None else IDLE_SECONDS
-    command = [__file__, "--serve", str(server.place), str(idle), *server.modules]
-    try:
-        if server.parent is None:
-            # A session of its own: Ray ends the process group of a worker with the worker.
-            subprocess.Popen(
-                [sys.executable, "-P", *command], stdin=subprocess.DEVNULL, stdout=said,
-                stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
-            )  # fmt: skip
-        else:
-            with Path(os.devnull).open("r+") as null:
-                _ask(server.parent, command, [null.fileno(), said, null.fileno()])
-    finally:
-        os.close(said)
-    with os.fdopen(ready, "rb") as answer:
-        answer.read()
+            return _connect(place)
+        # A session of its own: Ray ends the process group of a worker with the worker.
+        server = subprocess.Popen(
+            [sys.executable, "-P", __file__, "--serve", str(place)], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        )  # fmt: skip
+        assert server.stdout is not None
+        server.stdout.read()  # until it listens, or has ended
+        return _connect(place)
 
 
 def _connect(place: Path) -> socket.socket:
@@ -144,31 +106,31 @@ def _connect(place: Path) -> socket.socket:
     return connection
 
 
-def _ask(server: Server, command: list[str], streams: Sequence[int] = (0, 1, 2)) -> None:
+def _ask(server: Path, command: list[str]) -> None:
     """Hand over what makes a process: its streams, environment, directory, path and command."""
     path = [str(Path(command[0]).parent), *sys.path]  # as Python has it for a script
     wanted = {"command": command, "env": dict(os.environ), "cwd": str(Path.cwd()), "path": path}
     with _connected(server) as connection:
-        socket.send_fds(connection, [b"1"], list(streams))
+        socket.send_fds(connection, [b"1"], [0, 1, 2])
         connection.sendall(json.dumps(wanted).encode())
         connection.shutdown(socket.SHUT_WR)
         if not connection.recv(1):
             raise ConnectionError("the server did not fork")
 
 
-def serve(place: Path, idle: float, modules: list[str]) -> dict[str, Any] | None:
-    """Import, then fork for each that asks, as long as the raylet lives and somebody asks.
+def serve(place: Path) -> dict[str, Any] | None:
+    """Import, then fork for each that asks, as long as the raylet lives.
 
     Returns what was asked for in each fork, and None in the server, at its end.
     """
     # How many GPUs there are is then asked of NVML, and CUDA stays untouched.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    for name in modules:
+    for name in LIBRARIES:
         with suppress(ImportError):
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # else the first collection in each fork would copy all pages
-    raylet, asked = int(os.environ["RAY_RAYLET_PID"]), time.monotonic()
+    raylet = int(os.environ["RAY_RAYLET_PID"])
     place.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
@@ -177,12 +139,11 @@ def serve(place: Path, idle: float, modules: list[str]) -> dict[str, Any] | None
         with Path(os.devnull).open("w") as null:
             os.dup2(null.fileno(), 1)  # ready
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks are nobody's to wait for
-        while _alive(raylet) and time.monotonic() - asked < idle:
+        while _alive(raylet):
             with suppress(OSError, ValueError):
                 connection, _ = listener.accept()
                 if wanted := _forked(connection):
                     return wanted
-                asked = time.monotonic()
     place.unlink(missing_ok=True)
     place.with_suffix(".lock").unlink(missing_ok=True)
     return None
@@ -243,7 +204,7 @@ def _unlike_its_siblings() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        if asked := serve(Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]):
+        if asked := serve(Path(sys.argv[2])):
             run(asked)
     else:
         start(sys.argv[1:])

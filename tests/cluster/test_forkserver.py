@@ -20,7 +20,7 @@ print(json.dumps({
     "name": __name__, "argv": sys.argv, "here": sys.path[0], "cwd": os.getcwd(),
     "colour": os.environ.get("COLOUR"), "threads": torch.get_num_threads(),
     "chance": [random.random(), numpy.random.rand(), torch.rand(()).item()],
-    "parent": os.getppid(), "group": os.getpgid(0) == os.getpid(),
+    "ray": "ray" in sys.modules, "parent": os.getppid(), "group": os.getpgid(0) == os.getpid(),
 }))
 print("a fault", file=sys.stderr)
 sys.exit(3 if sys.argv[1:] == ["fail"] else 0)
@@ -41,7 +41,7 @@ def started(
 ) -> tuple[dict[str, object], str]:
     """What a script says of itself that is started as Ray starts a worker."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    mine = {} if raylet is None else {"RAY_RAYLET_PID": str(raylet.pid), "RAY_JOB_ID": "01000000"}
+    mine = {} if raylet is None else {"RAY_RAYLET_PID": str(raylet.pid)}
     done = subprocess.run(
         [*forkserver.executable().split(), str(script), *words],
         env=kept | {"TMPDIR": str(script.parent), "OMP_NUM_THREADS": "1"} | mine | env,
@@ -67,17 +67,12 @@ def test_a_fork_has_what_its_starter_had(script: Path, raylet: "subprocess.Popen
     assert (one["threads"], two["threads"]) == (1, 2)
     assert one["parent"] == two["parent"], "one server"
     assert one["group"], "else Ray would end the server with the worker"
+    assert not one["ray"], "forks of its core would draw the same IDs"
     assert err == "a fault\n"
     assert not set(one["chance"]) & set(two["chance"])  # type: ignore[call-overload]
 
 
-def test_another_job_has_another_server(script: Path, raylet: "subprocess.Popen[bytes]") -> None:
-    one, _ = started(script, raylet)
-    two, _ = started(script, raylet, RAY_JOB_ID="02000000")
-    assert one["parent"] != two["parent"], "Ray's core knows one job for good"
-
-
-def test_servers_end_with_their_raylet(script: Path, raylet: "subprocess.Popen[bytes]") -> None:
+def test_a_server_ends_with_its_raylet(script: Path, raylet: "subprocess.Popen[bytes]") -> None:
     said, _ = started(script, raylet)
     raylet.kill()
     raylet.wait()
