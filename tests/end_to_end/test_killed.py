@@ -18,9 +18,12 @@ from training import audit
 pytestmark = pytest.mark.slow
 
 KILLS = 20
+EPOCHS = 8
+"""Long enough on any machine: workers train on until they notice that their controller is dead."""
 TRAIN = (
     "train", "--recipe", "smoke", "--name", "run", "--json", "data.source=synthetic:1600",
-    "optimizer.epochs=4", "optimizer.patience=4", "batching.size=8", "model.dropout=0.1",
+    f"optimizer.epochs={EPOCHS}", f"optimizer.patience={EPOCHS}", "batching.size=8",
+    "model.dropout=0.1",
     "scaling.checkpoint_steps=7", "scaling.max_failures=99", "tracking.audit=true",
 )  # fmt: skip
 
@@ -106,7 +109,7 @@ def test_every_mail_stands_once_in_each_epoch(
     unbroken: tuple[str, dict[tuple[int, int], list[int]]],
 ) -> None:
     _, steps = unbroken
-    epochs = [[rows for (at, _), rows in steps.items() if at == epoch] for epoch in range(4)]
+    epochs = [[rows for (at, _), rows in steps.items() if at == epoch] for epoch in range(EPOCHS)]
     first = sorted(np.concatenate(epochs[0]).tolist())
     assert len(first) == len(set(first)) > 1000
     assert all(sorted(np.concatenate(rows).tolist()) == first for rows in epochs)
