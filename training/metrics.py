@@ -10,17 +10,28 @@ from sklearn.metrics import (
     multilabel_confusion_matrix,
     precision_recall_fscore_support,
     roc_auc_score,
+    roc_curve,
 )
 
 from training.labels import THRESHOLD, Labels
 
+RATES = (0.001, 0.005, 0.01)
+"""False-positive rates at which the recall is told."""
+NAMES = (
+    "loss", "accuracy", "precision", "recall", "f1", "roc_auc",
+    *(f"recall_at_fpr_{rate:g}" for rate in RATES),
+)  # fmt: skip
+"""Of what `summary` tells."""
+
 
 def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Accuracy, precision, recall, F1, ROC AUC and log loss.
+    """Accuracy, precision, recall, F1, ROC AUC, log loss, and recall at false-positive rates.
 
     `truth` is int [mails], `scores` float [mails, labels], rows adding up to 1. Of two labels the
     last is the positive class; of more, precision, recall, F1 (macro) and AUC (one against the
-    rest, macro) are means over the labels. AUC is NaN where a label has no mail.
+    rest, macro) are means over the labels. AUC is NaN where a label has no mail. The recall at a
+    rate is that of the lowest threshold with no higher rate; NaN unless there are two labels, and
+    mails of both.
 
     Where a mail may have several labels, `truth` is bool [mails, labels] and each score stands for
     itself: accuracy is the share of mails with all labels right, the others are means over labels.
@@ -50,6 +61,7 @@ def summary(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         "f1": float(f1),
         "roc_auc": float(auc),
         "loss": float(log_loss(truth, exact, labels=range(count))),
+        **_recalls(truth, scores[:, 1] if complete and count == 2 else None),
     }
 
 
@@ -70,7 +82,16 @@ def _of_several(truth: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         "f1": float(f1),
         "roc_auc": float(auc),
         "loss": float(np.mean(losses)),
+        **_recalls(truth, None),
     }
+
+
+def _recalls(truth: np.ndarray, scores: np.ndarray | None) -> dict[str, float]:
+    """The recall at each of RATES, as points of the ROC curve give it, none in between."""
+    if scores is None:
+        return {f"recall_at_fpr_{rate:g}": float("nan") for rate in RATES}
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    return {f"recall_at_fpr_{rate:g}": float(true[false <= rate].max()) for rate in RATES}
 
 
 def report(
