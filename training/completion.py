@@ -105,7 +105,10 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
             lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
         )  # fmt: skip
         cut = len(mails.on("validation"))
-        for name, part in (("validation", slice(None, cut)), ("test", slice(cut, None))):
+        parts = {"validation": slice(None, cut), "test": slice(cut, None)}
+        if config.data.with_validation:
+            del parts["validation"]  # it was trained on them
+        for name, part in parts.items():
             scored_part = replace(
                 scored, ids=scored.ids[part], truth=scored.truth[part], scores=scored.scores[part]
             )

@@ -54,6 +54,9 @@ class DataConfig(Section):
     """The share of mails that chooses the best checkpoint."""
     test: Fraction = 0.1
     """The share of mails that no step of training sees."""
+    with_validation: bool = False
+    """Train on the validation mails too, as a last run with known settings does; what is then
+    measured on them says nothing of other mails, and the model is made champion only by hand."""
     seed: int = 0
     """Of the split alone: runs with other training seeds are tested on the same mails."""
 

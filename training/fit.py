@@ -42,7 +42,7 @@ def fit(run: Run, home: Home, stages: Stages) -> "Result":
     run.write()
     with _recorded(run, tracker):
         with stages.stage("training") as stage:
-            status = Status(stage, stages.note, run.config, len(mails.on("train")), tracker.log)
+            status = Status(stage, stages.note, run.config, len(mails.rows().train), tracker.log)
             best = train_run(run, mails, status)
             stage.update(status.closing())
         from training.completion import complete  # transformers: not before workers train

@@ -35,6 +35,8 @@ class Mails:
     side: np.ndarray
     """int8 [all rows], index into SPLITS; LEFT_OUT of what is not used"""
     groups: Groups
+    with_validation: bool = False
+    """Whether validation mails are trained on too."""
 
     def on(self, name: str) -> np.ndarray:
         """The rows of a split, or of `all`, int64."""
@@ -44,7 +46,11 @@ class Mails:
 
     def rows(self) -> Rows:
         """What training reads."""
-        return Rows(self.on("train"), self.on("validation"), self.lengths, self.labels)
+        validation = self.on("validation")
+        train = self.on("train")
+        if self.with_validation:
+            train = np.sort(np.concatenate([train, validation]))
+        return Rows(train, validation, self.lengths, self.labels)
 
     @property
     def left_out(self) -> int:
@@ -97,7 +103,7 @@ def survey(
         labels = data.label_set.codes(table["label"])
         groups = group(table)
         side = _sides(data, source, table, lengths, labels, groups, home)
-        mails = Mails(cache, lengths.astype(np.int32), labels, side, groups)
+        mails = Mails(cache, lengths.astype(np.int32), labels, side, groups, data.with_validation)
         sizes = ", ".join(f"{len(mails.on(name)):,} {name}" for name in SPLITS)
         stage.update(
             f"{sizes}; {groups.alike:,} near-duplicates kept together"

@@ -1,6 +1,7 @@
 """The registry: bundles under a name, numbered, served by the alias `champion`."""
 
 import json
+import math
 import re
 import shutil
 import uuid
@@ -42,7 +43,10 @@ def register(home: Home, bundle: Bundle, run_id: str, config: TrackingConfig) ->
             config.model, source, run_id, tags={"roc_auc": repr(auc), "run": bundle.version}
         )
         champion = _by_alias(mlflow, config.model, CHAMPION)
-        better = champion is None or not auc <= float(champion.tags.get("roc_auc", "nan"))
+        known = not math.isnan(auc)  # else it was trained on the validation mails
+        better = champion is None or (
+            known and not auc <= float(champion.tags.get("roc_auc", "nan"))
+        )
         promoted = config.promote == "always" or (config.promote == "better" and better)
         if promoted:
             mlflow.set_registered_model_alias(config.model, CHAMPION, made.version)
