@@ -1,12 +1,13 @@
 """The audit log: which mails each step of a run was made of, on request (`tracking.audit`).
 
-runs/<name>/audit/<start>-<rank>-<world>.jsonl    a line a step: epoch, step, rows
+runs/<name>/audit/<start>-<rank>-<world>.jsonl    a line a step: epoch, step, rows, time
 
 A line is written before the step's gradients are exchanged: no step changes the weights that not
 every rank has a line of. Steps that are done again after a loss stand there again.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -28,7 +29,12 @@ class Audit:
     def write(self, batch: Batch) -> None:
         """Add a step that is about to be done."""
         if self.file is not None:
-            facts = {"epoch": batch.epoch, "step": batch.step, "rows": batch.rows.tolist()}
+            facts = {
+                "epoch": batch.epoch,
+                "step": batch.step,
+                "rows": batch.rows.tolist(),
+                "time": time.time(),
+            }
             self.file.write(json.dumps(facts) + "\n")
             self.file.flush()
 

@@ -61,9 +61,10 @@ def stream(
     micro: int | None = None,
     *,
     pinned: bool = False,
+    here: bool = False,
 ) -> Iterator[Batch]:
     """A rank's batches, as `Plan.rows_of` gives them, in parts of at most `micro` tokens."""
-    rows = plan.rows_of(tokens, rank, world, epoch, step)
+    rows = plan.rows_of(tokens, rank, world, epoch, step, here=here)
     yield from _ahead(_batch(row, filler, micro, pinned) for row in rows)
 
 

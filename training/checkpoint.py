@@ -192,11 +192,24 @@ def best(folder: Path) -> Path | None:
 
 
 def read(path: Path, model: "MailModel", optimizer: Any, schedule: Any) -> State:
-    """Restore what `Writer.save` took, in place."""
+    """Restore what `Writer.save` took, in place.
+
+    Learning rates, weight decay and the like stay as they are configured: a population changes
+    them on the way.
+    """
     model.load_state_dict(load_file(path / MODEL))
     saved = torch.load(path / OPTIMIZER, weights_only=True, map_location="cpu")
+    configured = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
+    schedule.base_lrs = [group["initial_lr"] for group in configured]
+    rates = [
+        base * rule(schedule.last_epoch)
+        for base, rule in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, own, rate in zip(optimizer.param_groups, configured, rates, strict=True):
+        group.update(own | {"lr": rate})
+    schedule._last_lr = rates
     facts = json.loads((path / STATE).read_text("utf-8"))
     del facts["files"]
     return State(**facts)

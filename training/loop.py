@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import ray.train
 import torch
 import torch.distributed as dist
-from ray.train.torch import get_device, prepare_model
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -32,13 +30,8 @@ from training.profiler import Profiler
 from training.progress import Poster
 from training.schema import ConfigError
 from training.scorer import bf16_pays
+from training.seat import Seat
 
-_DDP: Final = {
-    "gradient_as_bucket_view": True,
-    # Else the buckets are cut anew after the first step of each start, and three or more gradients
-    # are summed in another order from there on: a run that was killed would end in other bits.
-    "find_unused_parameters": True,
-}
 _LOOK: Final = 16
 """Steps between two looks for a notice that a node is to go: the call is one of all ranks."""
 
@@ -49,9 +42,9 @@ def train(job: Job) -> str | None:
     Returns why training cannot go on, None where it came to its end.
     """
     config, plan = job.config, job.plan
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    poster = Poster(job.board if rank == 0 else None)
+    seat = Seat.among_workers() if job.report is None else Seat.alone(job.report)
+    rank, world = seat.rank, seat.world
+    poster = Poster(job.board if rank == 0 else None, job.marks)
     _settle(config)
 
     try:
@@ -59,7 +52,7 @@ def train(job: Job) -> str | None:
             config.model, len(config.data.labels), config.data.max_length,
             multi=config.data.multi_label,
         )  # fmt: skip
-        model = prepare_model(raw, parallel_strategy_kwargs=_DDP)
+        model = seat.prepare(raw)
         optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
         loss = _loss(config, raw, plan)
     except ConfigError as error:  # it would come again, however often workers were started
@@ -74,11 +67,12 @@ def train(job: Job) -> str | None:
         kind="started", epoch=state.epoch, step=state.step, seen=state.seen, best=state.best,
         workers=world, passed_over=found.passed_over,
     )  # fmt: skip
-    if state.over or state.epoch == config.optimizer.epochs:
+    if state.over or state.epoch >= (job.until or config.optimizer.epochs):
         return None
     batches = stream(
         plan, job.tokens, raw.filler, rank, world, state.epoch, state.step,
         config.batching.micro_tokens, pinned=torch.cuda.is_available(),
+        here=job.report is not None,
     )  # fmt: skip
     writer = Writer(job.run / "checkpoints", lambda text: poster.result(kind="note", text=text))
     with (
@@ -87,7 +81,7 @@ def train(job: Job) -> str | None:
         Profiler(job.run, on=config.tracking.profile and rank == 0) as profiler,
     ):
         worker = Worker(
-            job, rank, world, raw, model, optimizer, schedule, loss, state, poster, writer, audit,
+            job, seat, raw, model, optimizer, schedule, loss, state, poster, writer, audit,
             profiler,
         )  # fmt: skip
         return worker.run(batches)
@@ -98,8 +92,7 @@ class Worker:
     """One rank of a run: its model, its optimizer and where it stands."""
 
     job: Job
-    rank: int
-    world: int
+    seat: Seat
     raw: MailModel
     model: Any
     """`raw`, wrapped for DDP where there are several workers"""
@@ -136,10 +129,10 @@ class Worker:
             facts: dict[str, float] = {"epoch": state.epoch, "seen": state.seen}
             facts |= {f"val_{key}": value for key, value in result.items()}
             facts["longest_wait"], self.waited = self.waited, 0.0
-            ray.train.report(facts)
+            self.seat.report(facts)
             self.poster.result(kind="epoch", **facts)
             self.ended = time.monotonic()
-            if state.over:
+            if state.over or state.epoch == self.job.until:
                 break
         return None
 
@@ -147,7 +140,7 @@ class Worker:
         """Forward, backward, step, for each global batch from where the state stands."""
         self.model.train()
         state, scaling = self.state, self.job.config.scaling
-        meter = Meter(self.raw, self.world)
+        meter = Meter(self.raw, self.seat.world)
         saved = time.monotonic()
         for batch in batches:
             began = time.monotonic()
@@ -169,7 +162,7 @@ class Worker:
             )  # fmt: skip
             due = scaling.checkpoint_steps and state.step % scaling.checkpoint_steps == 0
             late = time.monotonic() - saved > scaling.checkpoint_minutes * 60
-            going = state.step % _LOOK == 0 and ray.train.get_preemption_info() is not None
+            going = state.step % _LOOK == 0 and self.seat.leaving()
             if (due or late or going) and state.step < steps:
                 self.save()
                 saved = time.monotonic()
@@ -181,14 +174,14 @@ class Worker:
         """One global step; returns this rank's part of the mean loss, and the gradients' norm."""
         config = self.job.config
         # What is random in a step depends on the step alone, not on what ran before a restart.
-        torch.manual_seed(hash((config.seed, batch.epoch, batch.step, self.rank)) & 0x7FFFFFFF)
-        total = torch.zeros((), device=get_device())
+        torch.manual_seed(hash((config.seed, batch.epoch, batch.step, self.seat.rank)) & 0x7FFFFFFF)
+        total = torch.zeros((), device=self.seat.device)
         for at, part in enumerate(batch.parts):
             last = at == len(batch.parts) - 1
-            with nullcontext() if last or self.world == 1 else self.model.no_sync():
+            with nullcontext() if last or self.seat.world == 1 else self.model.no_sync():
                 # DDP takes the mean over ranks; the sum over mails times world / size makes that
                 # the mean over the global batch, however it was sliced. A stand-in weighs nothing.
-                weight = self.world / batch.size if len(part.rows) else 0.0
+                weight = self.seat.world / batch.size if len(part.rows) else 0.0
                 try:
                     loss = self._losses(self.model, part).sum() * weight
                     loss.backward()
@@ -213,8 +206,8 @@ class Worker:
                 labels.append(part.labels.numpy())
         mine = (np.concatenate(labels), np.concatenate(scores)) if labels else None
         parts: list[Any] = [mine]
-        if self.world > 1:
-            parts = [None] * self.world
+        if self.seat.world > 1:
+            parts = [None] * self.seat.world
             dist.all_gather_object(parts, mine)
         columns = zip(*[part for part in parts if part is not None], strict=True)
         truth, scored = (np.concatenate(column) for column in columns)
@@ -222,11 +215,11 @@ class Worker:
 
     def save(self) -> None:
         """A checkpoint of where the state stands, by rank 0, while training goes on."""
-        if self.rank == 0:
+        if self.seat.rank == 0:
             self.writer.save(self.raw, self.optimizer, self.schedule, self.state)
 
     def _logits(self, model: Any, part: Micro) -> torch.Tensor:
-        device = get_device()
+        device = self.seat.device
         mask = None if part.mask is None else part.mask.to(device, non_blocking=True)
         precision = self.job.config.scaling.precision
         bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
@@ -248,8 +241,8 @@ class Worker:
             if not torch.isfinite(loss)
         ]
         everyone: list[Any] = [(mine, batch.rows.tolist())]
-        if self.world > 1:
-            everyone = [None] * self.world
+        if self.seat.world > 1:
+            everyone = [None] * self.seat.world
             dist.all_gather_object(everyone, (mine, batch.rows.tolist()))
         found = [row for suspects, _ in everyone for row in suspects]
         return sorted(found or [row for _, rows in everyone for row in rows])

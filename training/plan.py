@@ -138,7 +138,7 @@ class Plan:
         return digest.hexdigest()[:16]
 
     def rows_of(
-        self, tokens: Path, rank: int, world: int, epoch: int, step: int
+        self, tokens: Path, rank: int, world: int, epoch: int, step: int, *, here: bool = False
     ) -> Iterator[dict[str, Any]]:
         """A rank's rows from a place in the plan to its end; after each epoch, those that validate.
 
@@ -146,9 +146,15 @@ class Plan:
         mails' tokens end to end. One Ray Data job feeds the whole run, so no epoch waits for its
         first batch. It asks for no CPU of its own, and so can never wait for one that the training
         workers hold: for the same reason its blocks are made here, not by tasks of `from_arrow`.
+        With `here` this process reads them itself, which starts at once and serves one rank.
         """
         blocks = _blocks(self._walk(rank, world, epoch, step), self.rows.labels)
         if not blocks:
+            return
+        if here:
+            collate = Collate(str(tokens))
+            for block in blocks:
+                yield from _rows(collate(block))
             return
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -190,6 +196,16 @@ def _blocks(walk: Iterator[tuple[int, int, int, np.ndarray]], labels: np.ndarray
         }
         tables.append(pa.table(columns))
     return tables
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """A table's rows, lists as arrays."""
+    for at in range(table.num_rows):
+        cells = {name: table[name][at] for name in table.column_names}
+        yield {
+            name: cell.values.to_numpy() if isinstance(cell, pa.ListScalar) else cell.as_py()
+            for name, cell in cells.items()
+        }
 
 
 class Collate:

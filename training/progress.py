@@ -33,8 +33,8 @@ class Board:
 class Poster:
     """A worker's end: every result goes out, of the steps between only two a second."""
 
-    def __init__(self, board: ActorHandle[Any] | None) -> None:
-        self.board = board
+    def __init__(self, board: ActorHandle[Any] | None, marks: Message | None = None) -> None:
+        self.board, self.marks = board, marks or {}
         self.last = 0.0
 
     def step(self, **facts: Any) -> None:
@@ -47,7 +47,7 @@ class Poster:
     def result(self, **facts: Any) -> None:
         """A message that must arrive."""
         if self.board is not None:
-            self.board.post.remote(facts)
+            self.board.post.remote(facts | self.marks)
 
 
 def _board() -> ActorHandle[Any]:

@@ -35,10 +35,19 @@ class RunError(RuntimeError):
 def train_run(
     run: Run,
     mails: Mails,
-    on_message: Callable[[Message], None] | None,
+    on_message: Callable[[Message], None] | None = None,
+    *,
     callbacks: Sequence[Any] = (),
+    report: Callable[[dict[str, float]], None] | None = None,
+    board: ActorHandle[Any] | None = None,
+    marks: Message | None = None,
+    until: int | None = None,
 ) -> Path:
     """Train from where `run` stands to its end; returns the best checkpoint's directory.
+
+    The end is the last epoch, or `until`, an earlier one. With `report`, which gets the metrics of
+    each epoch, a single worker trains in this process. Messages go to `on_message`, or with `marks`
+    in each of them to a `board` that others have too.
 
     Raises:
         ConfigError: the cluster has no room for the workers.
@@ -58,8 +67,9 @@ def train_run(
         batching.tokens,
     )
     with Listener(on_message) as listener:
-        job = Job(config, plan, mails.cache.path, run.path, listener.board)
-        fault = _fit(job, run, listener.board, callbacks)
+        board = board or listener.board
+        job = Job(config, plan, mails.cache.path, run.path, board, marks or {}, report, until)
+        fault = _fit(job, run, board, callbacks) if report is None else _fit_here(job)
     if fault is not None:
         raise RunError(f"training stopped: {fault}")
     best = checkpoint.best(run.path / "checkpoints")
@@ -90,6 +100,14 @@ def _fit(
                 ) from error
             if board is not None:
                 board.post.remote({"kind": "lost", "ranks": [], "reason": "their controller died"})
+
+
+def _fit_here(job: Job) -> str | None:
+    """The same in this process, which starts no other."""
+    try:
+        return job()
+    except Exception as error:
+        raise RunError(f"training failed: {_innermost(error)}") from error
 
 
 def _trainer(job: Job, run: Run, callbacks: list[Any]) -> TorchTrainer:
