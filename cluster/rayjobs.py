@@ -57,15 +57,18 @@ def ray_job(documents: Sequence[Document], command: Sequence[str], name: str) ->
 
 
 def entrypoint(command: Sequence[str], name: str) -> str:
-    """The shell command of a job: `train` goes on where an earlier try of the job has begun."""
+    """The shell command of a job: `train` and `tune` go on where an earlier try has begun."""
     words = shlex.join(["mailray", *command])
-    if command[:1] != ["train"] or "--resume" in command:
+    if command[:1] not in (["train"], ["tune"]) or "--resume" in command:
         return words
     given = [after for word, after in pairwise(command) if word == "--name"]
     given += [word.partition("=")[2] for word in command if word.startswith("--name=")]
     run = given[0] if given else name
-    begun = f'test -f "$MAILRAY_HOME"/runs/{shlex.quote(run)}/run.json'
-    return f"{words}{'' if given else f' --name {run}'} $({begun} && echo --resume)"
+    named = f"{words}{'' if given else f' --name {run}'}"
+    place = f'"$MAILRAY_HOME"/runs/{shlex.quote(run)}'
+    if command[0] == "train":
+        return f"{named} $(test -f {place}/run.json && echo --resume)"
+    return f"{named} $(test -f {place}/study.json && echo --resume {shlex.quote(run)})"
 
 
 def connect(namespace: str | None = None, context: str | None = None) -> "Kube":

@@ -1,256 +1,335 @@
 """A study: many trials of one training config, each the same `train_run` as `mailray train`.
 
-runs/<study>/trials/<id>/   each trial's checkpoints
+runs/<study>/study.json     its configs, and whether it is done
+runs/<study>/study.db       the ledger: every trial, its settings and results
+runs/<study>/trials/<n>/    what a trial wrote; checkpoints only of those that may be the best
+runs/<study>/best.yaml      the best settings, for `mailray train --config`
+runs/<study>/report.html
 runs/<study>/bundle/        the best trial's bundle, registered
 """
 
+import fcntl
+import json
+import os
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import ray
+import yaml
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from training import checkpoint
 from training.completion import Result, complete
 from training.config import TrainConfig
 from training.home import Home
 from training.mails import Mails, load
+from training.progress import Listener
 from training.run import Run, RunNameError
-from training.schema import validate
-from training.stages import Quiet, Stage, Stages
+from training.schema import ConfigError, validate
+from training.stages import Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
 from training.weights import tokenizer
-from tuning.config import Axis, StudyConfig
+from tuning.answers import Point, cost, points, winner
+from tuning.config import StudyConfig, parted
+from tuning.course import Course, Deaths, Draws, Verdicts
+from tuning.ledger import Ledger, Trial
+from tuning.report import write
+from tuning.room import room
+from tuning.trial import folder, run_trial, settled
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One point of the space and what came of it."""
-
-    id: str
-    settings: dict[str, Any]
-    metric: float | None
-    """Of its best epoch; None where the trial failed."""
-    epochs: int
-    seconds: float
-    error: str | None
-    checkpoint: str | None
+STUDY_FILE = "study.json"
+LATER = ("trials", "budget", "concurrent", "retrain")
+"""What may be changed of a study that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """All trials, best first, and the best one's model."""
+    """All points, best first, and the best one's model."""
 
     name: str
-    metric: str
-    trials: list[Trial]
+    objective: dict[str, str]
+    points: list[Point]
+    cost: dict[str, float]
+    importance: dict[str, float]
+    recipe: Path
+    """The best settings, as `mailray train --config` takes them."""
+    report: Path
     best: Result
 
     def facts(self) -> dict[str, Any]:
         """As plain values."""
         return {
             "name": self.name,
-            "metric": self.metric,
-            "trials": [asdict(trial) for trial in self.trials],
+            "objective": self.objective,
+            "points": [point.facts() for point in self.points],
+            "cost": self.cost,
+            "importance": self.importance,
+            "recipe": self.recipe,
+            "report": self.report,
             "best": self.best.facts(),
         }
 
 
-def search(
-    study: StudyConfig, config: TrainConfig, home: Home, stages: Stages, name: str | None = None
-) -> StudyResult:
-    """Run every trial, then bundle, test and register the best. Ray must be connected.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What `study.json` says."""
+
+    path: Path
+    study: StudyConfig
+    config: TrainConfig
+    tracked: str | None = None
+    """Its run id in MLflow."""
+    done: bool = False
+
+    def write(self) -> None:
+        """Put the file in place as a whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        facts = asdict(self) | {
+            "study": self.study.model_dump(mode="json", by_alias=True),
+            "config": self.config.model_dump(mode="json"),
+        }
+        del facts["path"]
+        scratch = self.path / f".{STUDY_FILE}"
+        scratch.write_text(json.dumps(facts, indent=2), "utf-8")
+        scratch.replace(self.path / STUDY_FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Of the study in a directory.
+
+        Raises:
+            RunNameError: there is none.
+        """
+        try:
+            facts = json.loads((path / STUDY_FILE).read_text("utf-8"))
+            study = StudyConfig.model_validate(facts.pop("study"))
+            return cls(path, study, TrainConfig.model_validate(facts.pop("config")), **facts)
+        except FileNotFoundError as error:
+            raise RunNameError(f"no study {path.name} in {path.parent}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunNameError(f"{path / STUDY_FILE} cannot be read: {error}") from error
+
+
+def new_study(home: Home, study: StudyConfig, config: TrainConfig, name: str | None) -> Record:
+    """A study that is not there yet.
 
     Raises:
-        ConfigError, SourceError: as `training.fit.fit`.
-        RunNameError: the study exists.
-        RunError: no trial succeeded.
+        RunNameError: it is there.
     """
-    began = time.monotonic()
     path = home.runs / (name or f"study-{study.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     if path.exists():
-        raise RunNameError(f"study {path.name} exists; choose another --name")
+        raise RunNameError(
+            f"study {path.name} exists; go on with --resume {path.name}, or choose another --name"
+        )
+    return Record(path, study, config)
+
+
+def known_study(
+    home: Home,
+    name: str,
+    overrides: Sequence[str] = (),
+    given: tuple[StudyConfig, TrainConfig] | None = None,
+) -> Record:
+    """A study to go on with, to its end or, with more `trials` or budget, beyond it.
+
+    `given` are the configs of a command that says them once more, overrides included.
+
+    Raises:
+        RunNameError: there is none of that name, or nothing is left to do.
+        ConfigError: what its trials have in common would change.
+    """
+    record = Record.read(home.runs / name)
+    if given is not None:
+        study, config = given
+        same = {key: getattr(study, key) for key in LATER}
+        if config != record.config or record.study.model_copy(update=same) != study:
+            raise ConfigError(
+                f"study {name} was started with another config; go on with --resume {name} alone"
+            )
+    else:
+        own, rest = parted(overrides)
+        wrong = [*rest, *(o for o in own if o.partition("=")[0].split(".")[0] not in LATER)]
+        if wrong:
+            raise ConfigError(
+                f"{', '.join(wrong)}: a study that goes on keeps its config; only "
+                f"{', '.join(LATER)} may be changed"
+            )
+        tree = record.study.model_dump(mode="json", by_alias=True)
+        study = validate(StudyConfig, tree, own)
+    if record.done and study == record.study:
+        raise RunNameError(f"study {name} is finished; add to it as in --resume {name} trials=20")
+    return replace(record, study=study, done=False)
+
+
+def search(record: Record, home: Home, stages: Stages) -> StudyResult:
+    """Run the trials that are left, then bundle, test and register the best. Ray must be connected.
+
+    Raises:
+        ConfigError, SourceError: as `training.fit.fit`, or the cluster has no room for a trial.
+        RunNameError: another command has the study.
+        RunError: no trial came to its end.
+    """
+    began = time.monotonic()
+    config, path = record.config, record.path
+    at_once = room(record.study)
     mails = load(config.data, tokenizer(config.model.name), home, stages)
-    parent = Tracker(home, config, path.name, path / "tensorboard")
-    try:
-        with stages.stage("study") as stage:
-            trials = _run(study, config, mails, path, stage)
-        _record(trials, config, study, home, path, parent.run_id)
-        if trials[0].checkpoint is None:
-            raise RunError(f"every trial of {path.name} failed, the first with {trials[0].error}")
-        winner = Run(path, _with(config, trials[0].settings))
-        best = complete(winner, mails, Path(trials[0].checkpoint), home, stages, parent, began)
-    except BaseException as error:
-        parent.finish("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    parent.finish("FINISHED")
-    return StudyResult(path.name, study.metric, trials, best)
+    _enough(record, mails)
+    learned = Record.read(home.runs / record.study.warm_start) if record.study.warm_start else None
+    fresh = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        parent = Tracker(home, config, path.name, path / "tensorboard", record.tracked)
+        record = replace(record, tracked=parent.run_id)
+        record.write()
+        try:
+            ledger = Ledger(path, record.study, config.optimizer.epochs)
+            if learned is not None and fresh:
+                told = ledger.learn(learned.path.name, Ledger(learned.path, learned.study).trials())
+                stages.note(f"learned from {told} trials of {learned.path.name}")
+            _run(record, ledger, mails, home, stages, at_once)
+            result = _result(record, ledger, mails, home, stages, parent, began)
+        except BaseException as error:
+            parent.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            stages.note(f"what was done is kept; go on with: mailray tune --resume {path.name}")
+            raise
+        parent.finish("FINISHED")
+        replace(record, done=True).write()
+    return result
 
 
 def _run(
-    study: StudyConfig, config: TrainConfig, mails: Mails, path: Path, stage: Stage
-) -> list[Trial]:
-    """All trials, best first, failed ones last."""
-    shared = ray.put(mails)
-    place = str(path / "trials")
-
-    def trial(settings: dict[str, Any]) -> None:
-        run = Run(Path(place, tune.get_context().get_trial_id()), _with(config, settings))
-        train_run(run, ray.get(shared), None, [TuneReportCallback()])
-        checkpoint.keep_best(run.path / "checkpoints")
-
-    at_once = min(study.concurrent, _room(config))
-    search_alg, space = searcher(study, at_once)
-    results = tune.Tuner(
-        tune.with_resources(trial, {"CPU": 0.1}),  # its workers have the CPUs; none is refused
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            num_samples=1 if study.searcher == "grid" else study.trials,
-            search_alg=search_alg,
-            max_concurrent_trials=at_once,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(path),
-            verbose=0,
-            callbacks=[_Watch(stage, study, config.optimizer.epochs)],
-        ),
-    ).fit()
-    trials = [_trial(study, results[i], Path(place)) for i in range(len(results))]
-    worst = float("inf")
-    sign = 1 if study.mode == "min" else -1
-    return sorted(trials, key=lambda t: worst if t.metric is None else sign * t.metric)
-
-
-def _trial(study: StudyConfig, result: Any, folder: Path) -> Trial:
-    metrics = result.metrics or {}
-    id_ = metrics.get("trial_id", "?")
-    table = result.metrics_dataframe
-    best: dict[str, Any] = {}
-    if table is not None and len(table) and result.error is None:
-        # Of each trial the weights with the lowest validation loss are kept.
-        best = table.sort_values("val_loss").iloc[0].to_dict()
-    kept = checkpoint.best(folder / id_ / "checkpoints") if best else None
-    return Trial(
-        id=id_,
-        settings=dict(result.config or {}),
-        metric=best.get(study.metric),
-        epochs=len(table) if table is not None else 0,
-        seconds=float(metrics.get("time_total_s", 0.0)),
-        error=str(result.error).strip().splitlines()[-1] if result.error else None,
-        checkpoint=str(kept) if kept else None,
-    )
-
-
-def searcher(study: StudyConfig, at_once: int) -> tuple[Any, dict[str, Any]]:
-    """What draws the points for Tune, and the space in its words."""
-    space = {key: _domain(axis) for key, axis in study.space.items()}
-    if study.searcher == "grid":
-        return None, space
-    if study.searcher == "random":
-        from ray.tune.search import BasicVariantGenerator
-
-        # Of this one alone Tune does not take `max_concurrent_trials`.
-        return BasicVariantGenerator(random_state=study.seed, max_concurrent=at_once), space
-    from ray.tune.search.optuna import OptunaSearch
-
-    return OptunaSearch(metric=study.metric, mode=study.mode, seed=study.seed), space
-
-
-def _domain(axis: Axis) -> Any:
-    if axis.grid is not None:
-        return tune.grid_search(list(axis.grid))
-    if axis.choice is not None:
-        return tune.choice(list(axis.choice))
-    if axis.uniform is not None:
-        return tune.uniform(*axis.uniform)
-    assert axis.loguniform is not None
-    return tune.loguniform(*axis.loguniform)
-
-
-def _with(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
-    return validate(
-        TrainConfig,
-        config.model_dump(mode="json"),
-        [f"{key}={value!r}" for key, value in settings.items()],
-    )
-
-
-def _room(config: TrainConfig) -> int:
-    """Trials whose workers fit on the cluster with one CPU left for Ray Data."""
-    each = config.scaling.fewest * config.scaling.cpus
-    return max(1, (int(ray.cluster_resources().get("CPU", 0)) - 1) // each)
-
-
-def _record(
-    trials: list[Trial],
-    config: TrainConfig,
-    study: StudyConfig,
-    home: Home,
-    path: Path,
-    parent: str,
+    record: Record, ledger: Ledger, mails: Mails, home: Home, stages: Stages, at_once: int
 ) -> None:
-    """Each trial as a run below the study's, in the tracker."""
-    for trial in trials:
-        folder = path / "trials" / trial.id / "tensorboard"
-        tracker = Tracker(home, _with(config, trial.settings), trial.id, folder, parent=parent)
-        if trial.metric is not None:
-            tracker.log({study.metric: trial.metric, "seconds": trial.seconds}, trial.epochs)
-        tracker.finish("FAILED" if trial.error else "FINISHED")
+    """All trials that are left."""
+    path, study = record.path, record.study
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger has it all
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # nor is Tune's state read again
+    with stages.stage("study") as stage:
+        course = Course(ledger, record.config, path, home, record.tracked or "", stage, stages.note)
+        draws = Draws(course)
+        shutil.rmtree(path / "tune", ignore_errors=True)
+        with Listener(course.message) as listener:
+            trainable = tune.with_parameters(
+                run_trial, mails=mails, config=record.config, study=path, board=listener.board
+            )
+            try:
+                tune.Tuner(
+                    tune.with_resources(trainable, _resources(study)),
+                    tune_config=tune.TuneConfig(
+                        num_samples=-1,
+                        search_alg=draws,
+                        scheduler=Verdicts(course),
+                        max_concurrent_trials=at_once,
+                        # Of one worker: it has PyTorch, and trains the next trial at once.
+                        reuse_actors=study.resources.workers == 1,
+                    ),
+                    run_config=tune.RunConfig(
+                        name="tune",
+                        storage_path=str(path),
+                        verbose=0,
+                        failure_config=tune.FailureConfig(record.config.scaling.max_failures),
+                        callbacks=[Deaths(course)],
+                    ),
+                ).fit()
+            finally:
+                course.close()
+        shutil.rmtree(path / "tune", ignore_errors=True)
 
 
-class _Watch(tune.Callback):
-    """Says where the study stands, at each result of each trial."""
-
-    def __init__(self, stage: Stage, study: StudyConfig, epochs: int) -> None:
-        self.stage, self.study = stage, study
-        self.epochs = {"total": study.points * epochs, "each": epochs}
-        self.done: dict[str, int] = {}
-        self.ended: set[str] = set()
-        self.best: tuple[float, str] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune writes its callbacks down for those who restore a study, which nobody does here; the
-        # stage is a terminal's, and cannot be written.
-        return self.__dict__ | {"stage": Quiet()}
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """One more epoch of a trial."""
-        self.done[trial.trial_id] = self.done.get(trial.trial_id, 0) + 1
-        value = result.get(self.study.metric)
-        better = min if self.study.mode == "min" else max
-        if value is not None:
-            settings = ", ".join(_settings(trial.config))
-            self.best = better(self.best or (value, settings), (value, settings))
-        self._say()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has ended; epochs that it was spared count as done."""
-        self.ended.add(trial.trial_id)
-        self.done[trial.trial_id] = self.epochs["each"]
-        self._say()
-
-    on_trial_error = on_trial_complete
-
-    def _say(self) -> None:
-        best = (
-            f", best {self.study.metric} {self.best[0]:.4f} ({self.best[1]})" if self.best else ""
-        )
-        self.stage.update(
-            f"{len(self.ended)} of {self.study.points} trials{best}",
-            sum(self.done.values()),
-            self.epochs["total"],
-        )
+def _resources(study: StudyConfig) -> dict[str, float]:
+    """Of a trial's own process."""
+    each = study.resources
+    if each.workers > 1:
+        return {"CPU": 0.1}  # its workers have the rest, as Ray Train places them
+    return {"CPU": each.cpus} | ({"GPU": each.gpus} if each.gpus else {})
 
 
-def _settings(settings: dict[str, Any]) -> Iterator[str]:
-    for key, value in settings.items():
-        yield f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+def _result(
+    record: Record,
+    ledger: Ledger,
+    mails: Mails,
+    home: Home,
+    stages: Stages,
+    parent: Tracker,
+    began: float,
+) -> StudyResult:
+    """The answers, and the best trial's model, bundled, tested and registered."""
+    study, path = record.study, record.path
+    trials = ledger.trials()
+    ranked = points(trials, study.directions)
+    best = winner(ranked, study.directions)
+    if best is None:
+        reasons = [trial.reason for trial in trials if trial.reason]
+        why = f"; the first: {reasons[0]}" if reasons else ""
+        raise RunError(f"no trial of {path.name} came to its end{why}")
+    config = settled(record.config, best.settings, best.seed)
+    kept = _weights(record, best, mails, stages)
+    if study.retrain:
+        config = _again(config, best)
+        mails = replace(mails, with_validation=True)
+        with stages.stage("training again, validation mails too"):
+            shutil.rmtree(path / "retrained", ignore_errors=True)
+            kept = train_run(Run(path / "retrained", config), mails)
+    recipe = path / "best.yaml"
+    recipe.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "utf-8")
+    shutil.rmtree(path / "bundle", ignore_errors=True)
+    made = complete(Run(path, config), mails, kept, home, stages, parent, began)
+    each = study.resources
+    _, full = study.planned(record.config.optimizer.epochs)
+    spent = cost(trials, full, each.workers * each.cpus, each.workers * each.gpus)
+    parent.log({f"study_{key}": value for key, value in spent.items()}, 0)
+    importance = ledger.importance()
+    report = write(path, study, ledger, ranked, spent, importance, made)
+    return StudyResult(
+        path.name, dict(study.directions), ranked, spent, importance, recipe, report, made
+    )
+
+
+def _weights(record: Record, best: Trial, mails: Mails, stages: Stages) -> Path:
+    """The best trial's checkpoint; trained again, to the same weights, where it was removed."""
+    place = folder(record.path, best.number)
+    if (kept := checkpoint.best(place / "checkpoints")) is not None:
+        return kept
+    with stages.stage(f"training trial {best.number} again"):
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        return train_run(Run(place, settled(record.config, best.settings, best.seed)), mails)
+
+
+def _again(config: TrainConfig, best: Trial) -> TrainConfig:
+    """With the validation mails to train on, and as many epochs as were best without them."""
+    epochs = int(best.best["epoch"])
+    changes = ["data.with_validation=true", f"optimizer.epochs={epochs}",
+               f"optimizer.patience={epochs}"]  # fmt: skip
+    return validate(TrainConfig, config.model_dump(mode="json"), changes)
+
+
+def _enough(record: Record, mails: Mails) -> None:
+    """Refuse batches that are larger than the data, and metrics that it cannot have."""
+    train = len(mails.on("train"))
+    axis = record.study.space.get("batching.size")
+    sizes = [record.config.batching.size, *(axis.examples if axis else ())]
+    if max(sizes) > train and record.config.batching.tokens is None:
+        where = "space: batching.size" if axis and max(sizes) in axis.examples else "batching.size"
+        raise ConfigError(f"{where} {max(sizes)} is more than the {train} mails to train on")
+    labels = record.config.data.label_set
+    few = [metric for metric in record.study.directions if "recall_at_fpr" in metric]
+    if few and (labels.multi or len(labels.names) != 2):
+        raise ConfigError(f"objective: {few[0]} needs two data.labels, of which a mail has one")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else runs this study."""
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunNameError(f"study {path.name} is run by another command now") from error
+        yield

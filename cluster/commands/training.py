@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from training.completion import Result
     from training.labels import Labels
     from training.run import Run
+    from tuning.study import Record
 
 
 def train(
@@ -46,7 +47,8 @@ def train(
         both(recipe, config_file)
         config = resolve(recipe=recipe, file=config_file, overrides=overrides or [])
         if print_config:
-            return console.result(_yaml(config), config.model_dump(mode="json"))
+            tree = config.model_dump(mode="json")
+            return console.result(yaml_text(tree), tree)
         run = named_run(config, name, resume=resume)
         with ray_session(address=address, cpus=cpus(config)):
             result = trained(console, run)
@@ -141,43 +143,61 @@ def located(model: str) -> Path:
 
 def tune(
     overrides: Overrides = None,
-    recipe: Annotated[str | None, typer.Option(help="bayes (the default), random or grid.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="bayes (the default), random, grid or asha.")
+    ] = None,
     config_file: ConfigFile = None,
     name: Annotated[str | None, typer.Option(help="Of the study; made from the date.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Go on with a study: to its end, or with more trials."),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print both resolved configs and stop.")
+    ] = False,
     address: Address = None,
     json_output: Json = False,
 ) -> None:
     """Search learning rate, batch size and other keys; register the best trial's model.
 
     Example: mailray tune --recipe grid train=smoke data.source=synthetic:256
+    Example: mailray tune --resume study-grid-20261126-120000 trials=20
     """
     with command("tune", json_output=json_output) as console:
-        from tuning.config import resolve_study
-
         both(recipe, config_file)
-        study, config = resolve_study(recipe=recipe, file=config_file, overrides=overrides or [])
+        record = _study(recipe, config_file, name, resume, overrides or [])
+        study, config = record.study, record.config
+        if print_config:
+            tree = {"study": study.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+                    "train": config.model_dump(mode="json")}  # fmt: skip
+            return console.result(yaml_text(tree), tree)
+        from cluster.commands.studies import shown
         from tuning.study import search
 
-        with ray_session(address=address, cpus=study.concurrent * cpus(config)):
-            result = search(study, config, Home.default(), console, name)
-        rows = Table("trial", *study.space, study.metric, "epochs", "seconds", box=None)
-        for trial in result.trials:
-            value = trial.error if trial.metric is None else f"{trial.metric:.4f}"
-            settings = (f"{trial.settings[key]:.4g}" if isinstance(trial.settings[key], float)
-                        else str(trial.settings[key]) for key in study.space)  # fmt: skip
-            rows.add_row(trial.id, *settings, value, str(trial.epochs), f"{trial.seconds:.0f}")
-        best = result.best
-        console.result(
-            Group(
-                rows,
-                Text(),
-                report(
-                    best.bundle.metrics["test"], config.data.label_set, "test mails, best trial"
-                ),
-                Text(f"\n{best.model} version {best.version}: {best.bundle.path}"),
-            ),
-            result.facts(),
-        )
+        each = study.resources.workers * study.resources.cpus
+        console.note(f"study {record.path.name}: {record.path}")
+        with ray_session(address=address, cpus=(study.concurrent or 1) * each + 1):
+            result = search(record, Home.default(), console)
+        console.result(shown(result, config.data.label_set), result.facts())
+
+
+def _study(
+    recipe: str | None, file: Path | None, name: str | None, resume: str | None, given: list[str]
+) -> "Record":
+    """A study, new or to be gone on with; nothing is written yet."""
+    from tuning.config import resolve_study
+
+    if resume is not None and name not in (None, resume):
+        raise ConfigError(f"--resume {resume} and --name {name}: a study keeps its name")
+    configs = None
+    if resume is None or recipe or file:
+        configs = resolve_study(recipe=recipe, file=file, overrides=given)
+    from tuning.study import known_study, new_study
+
+    if resume is not None:
+        return known_study(Home.default(), resume, given, configs)
+    assert configs is not None
+    return new_study(Home.default(), *configs, name)
 
 
 def course(epochs: list[dict[str, Any]], test: dict[str, Any]) -> Table:
@@ -221,7 +241,8 @@ def _one_of(option: str, value: str, *allowed: str) -> None:
         raise ConfigError(f"{option}: one of {', '.join(allowed)}, got {value!r}")
 
 
-def _yaml(config: TrainConfig) -> str:
+def yaml_text(tree: dict[str, Any]) -> str:
+    """As a file has it."""
     import yaml
 
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip()
+    return yaml.safe_dump(tree, sort_keys=False).rstrip()

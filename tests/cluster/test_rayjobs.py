@@ -49,7 +49,10 @@ def kube(server: Server) -> Kube:
 def test_a_job_is_the_overlays_own_but_for_name_and_command() -> None:
     job, budget = ray_job(DOCUMENTS, ["tune", "--recipe", "a b"], "mailray-tune-1")
     assert job["metadata"]["name"] == "mailray-tune-1"
-    assert job["spec"]["entrypoint"] == "mailray tune --recipe 'a b'"
+    assert job["spec"]["entrypoint"] == (
+        "mailray tune --recipe 'a b' --name mailray-tune-1 "
+        '$(test -f "$MAILRAY_HOME"/runs/mailray-tune-1/study.json && echo --resume mailray-tune-1)'
+    )
     assert budget == DOCUMENTS[1]
     assert DOCUMENTS[0]["metadata"]["name"] == "mailray-training"
 

@@ -107,9 +107,9 @@ def test_a_study_from_outside_ends_well(
     )  # fmt: skip
     assert said.code == 0, said.err
     [told] = re.findall(r'^\{"name".*\}$', said.err, re.M)
-    trials = json.loads(told)["trials"]
-    assert len(trials) == 3
-    assert all(trial["error"] is None and trial["metric"] for trial in trials)
+    points = json.loads(told)["points"]
+    assert len(points) == 3
+    assert all(point["states"] == ["done"] and point["values"] for point in points)
     rows = query(
         namespace,
         "SELECT r.status FROM runs r JOIN tags t USING (run_uuid) JOIN runs p ON p.run_uuid = "
@@ -121,5 +121,5 @@ def test_a_study_from_outside_ends_well(
         "SELECT v.version FROM model_versions v JOIN runs r ON r.run_uuid = v.run_id "
         "WHERE r.name = 'small-study'",
     )
-    best = min(trial["metric"] for trial in trials)
+    best = min(point["values"]["val_loss"] for point in points)
     record_property("found", f"3 trials, the best at {best:.4f}, its model version {version}")

@@ -144,14 +144,14 @@ def test_a_job_is_a_command_that_mailray_knows(leaf: str, rendered: Render, tmp_
     options = dict(zip(words[2::2], words[3::2], strict=False)) if "--name" in words else {}
     overrides = [word for word in words if "=" in word]
     recipe = words[words.index("--recipe") + 1]
+    assert options["--name"] == _ray(rendered(leaf))["metadata"]["name"]
     if words[1] == "train":
-        assert options["--name"] == _ray(rendered(leaf))["metadata"]["name"]
         scaling = resolve(recipe=recipe, overrides=overrides).scaling
         most, gpu = scaling.most, scaling.gpu
     else:
         assert words[1] == "tune"
         study, config = resolve_study(recipe=recipe, overrides=overrides)
-        most, gpu = config.scaling.most * study.concurrent, config.scaling.gpu
+        most, gpu = config.scaling.most * (study.concurrent or 1), config.scaling.gpu
         scaling = config.scaling
     (group,) = cluster_spec(_ray(rendered(leaf)))["workerGroupSpecs"]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -163,13 +163,18 @@ def test_a_job_is_a_command_that_mailray_knows(leaf: str, rendered: Render, tmp_
     assert not gpu or most <= there["nvidia.com/gpu"]
 
 
-def test_a_retried_job_goes_on_and_a_first_one_does_not(rendered: Render, tmp_path: Path) -> None:
-    entrypoint = _ray(rendered("dev/training"))["spec"]["entrypoint"]
+@pytest.mark.parametrize("leaf", ["dev/training", "gpu/training", "dev/study", "gpu/study"])
+def test_a_retried_job_goes_on_and_a_first_one_does_not(
+    leaf: str, rendered: Render, tmp_path: Path
+) -> None:
+    job = _ray(rendered(leaf))
+    entrypoint, kind = job["spec"]["entrypoint"], leaf.partition("/")[2]
     assert "--resume" not in _said(entrypoint, tmp_path)
-    run = tmp_path / "home" / "runs" / "mailray-training"
+    run = tmp_path / "home" / "runs" / job["metadata"]["name"]
     run.mkdir(parents=True)
-    (run / "run.json").write_text("{}")
+    (run / {"training": "run.json", "study": "study.json"}[kind]).write_text("{}")
     assert "--resume" in _said(entrypoint, tmp_path)
+    assert job["spec"]["backoffLimit"] > 0
 
 
 def _said(entrypoint: str, folder: Path) -> list[str]:

@@ -1,0 +1,260 @@
+"""The course of a study: what happens when a trial starts, tells of an epoch, and ends.
+
+Tune runs the trials and asks here: `Draws` gives it the next, `Verdicts` says which go on. All
+memory is the ledger's, and Tune writes down nothing that would be needed again.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from training import checkpoint
+from training.config import TrainConfig
+from training.home import Home
+from training.progress import Message
+from training.stages import Stage
+from training.tracking import Tracker
+from tuning.answers import front, points, winner
+from tuning.config import StudyConfig
+from tuning.ledger import Ledger, Trial
+from tuning.space import Settings
+from tuning.trial import folder, settled
+
+
+class Course:
+    """A study while it runs: ledger, tracker, disk, and the line on the terminal."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: TrainConfig,
+        path: Path,
+        home: Home,
+        parent: str,
+        stage: Stage,
+        note: Callable[[str], None],
+    ) -> None:
+        self.ledger, self.config, self.path, self.home = ledger, config, path, home
+        self.parent, self.stage, self.note = parent, stage, note
+        self.study: StudyConfig = ledger.config
+        self.trackers: dict[int, Tracker] = {}
+        self.places: dict[int, Message] = {}
+        """Of each running trial the last message."""
+        self.began = time.monotonic()
+        self.known = sum(len(trial.epochs) for trial in ledger.trials())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune writes down what it is given, for those who restore by it, which nobody does here.
+        return (object, ())
+
+    def next(self) -> Trial | None:
+        """The next trial, which is started now."""
+        trial = self.ledger.next()
+        if trial is not None:
+            run = self.ledger.marked(trial.number, "tracked")
+            self.trackers[trial.number] = tracker = Tracker(
+                self.home,
+                settled(self.config, trial.settings, trial.seed),
+                f"{self.path.name}-{trial.number:04d}",
+                folder(self.path, trial.number) / "tensorboard",
+                run,
+                self.parent,
+            )
+            if run is None:
+                self.ledger.mark(trial.number, "tracked", tracker.run_id)
+            self.places[trial.number] = {}
+            self._say()
+        return trial
+
+    def until(self, trial: Trial) -> int:
+        """The last epoch of a trial."""
+        epochs = settled(self.config, trial.settings, trial.seed).optimizer.epochs
+        if self.study.searcher != "pbt":
+            return epochs
+        return min((trial.generation + 1) * self.study.interval, epochs)
+
+    def told(self, number: int, result: dict[str, Any]) -> bool:
+        """Take note of what a trial reported; returns whether it shall stop."""
+        if (fault := result.get("fault")) is not None:
+            self.ledger.fail(number, fault)
+            return True
+        if (said := result.get("facts")) is None:
+            return False
+        facts = json.loads(said)
+        epoch = facts["epoch"]
+        trial = self.ledger.get(number)
+        stop = self.ledger.report(number, epoch, facts, last=epoch >= self.until(trial))
+        if epoch not in trial.epochs:
+            metrics = {k: v for k, v in facts.items() if k not in ("epoch", "seen")}
+            self.trackers[number].log(metrics, int(facts["seen"]))
+        self._say()
+        return stop
+
+    def ended(self, number: int, reason: str | None = None) -> None:
+        """A trial is over; with a `reason`, because it failed."""
+        ledger = self.ledger
+        trial = ledger.finish(number) if reason is None else ledger.fail(number, reason)
+        self.places.pop(number, None)
+        if (tracker := self.trackers.pop(number, None)) is not None:
+            tracker.finish("FAILED" if trial.state == "failed" else "FINISHED")
+            self.note(_row(trial, self.study))
+        self._tidy()
+        self._say()
+
+    def message(self, message: Message) -> None:
+        """Where a running trial is, from its own process; called in another thread."""
+        number = message["trial"]
+        if message.get("kind") == "step" and number in self.places:
+            self.places[number] = message
+
+    def close(self) -> None:
+        """The driver leaves; trials that run now may go on another time."""
+        for tracker in self.trackers.values():
+            tracker.finish("KILLED")
+        self.trackers.clear()
+
+    def _tidy(self) -> None:
+        """Remove the checkpoints of trials that ended and will not be the best."""
+        trials = self.ledger.trials()
+        ranked = points(trials, self.study.directions)
+        kept = {trial.number for trial in trials if trial.state == "running"}
+        best = ranked[:1] if len(self.study.directions) == 1 else front(
+            ranked, self.study.directions
+        )  # fmt: skip
+        kept |= {trial.number for point in best for trial in point.done}
+        newest = max((trial.generation for trial in trials), default=0)
+        goes_on = self.study.searcher == "pbt"
+        for trial in trials:
+            place = folder(self.path, trial.number) / "checkpoints"
+            if goes_on and trial.generation >= newest - 1:
+                continue  # others may begin with it
+            if trial.number not in kept:
+                shutil.rmtree(place, ignore_errors=True)
+            elif trial.state == "done" and place.is_dir():
+                checkpoint.keep_best(place)
+
+    def _say(self) -> None:
+        trials = self.ledger.trials()
+        total, each = self.study.planned(self.config.optimizer.epochs)
+        ended = [trial for trial in trials if trial.state != "running"]
+        done = sum(each if t.state != "running" else len(t.epochs) for t in trials)
+        parts = [f"{len(ended)} of {total} trials"]
+        if failed := sum(trial.state == "failed" for trial in ended):
+            parts.append(f"{failed} failed")
+        if running := [_place(n, m) for n, m in sorted(self.places.items())]:
+            parts.append(f"running {', '.join(running)}")
+        if (
+            best := winner(points(trials, self.study.directions), self.study.directions)
+        ) is not None:
+            value = best.value(self.study.metric) or 0.0
+            parts.append(f"best {self.study.metric} {value:.4f} ({shown(best.settings)})")
+        if left := self._left(trials, done, total * each):
+            parts.append(left)
+        self.stage.update(", ".join(parts), done, total * each)
+
+    def _left(self, trials: list[Trial], done: int, total: int) -> str:
+        """How long it will still take, as this session's epochs went."""
+        fresh = sum(len(trial.epochs) for trial in trials) - self.known
+        if fresh < 1 or total <= done:
+            return ""
+        seconds = (time.monotonic() - self.began) / fresh * (total - done)
+        return f"at most {seconds / 60:.0f} min left" if seconds > 90 else f"{seconds:.0f} s left"
+
+
+class Draws(Searcher):
+    """What Tune takes for a searcher: the ledger's next trial."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__()
+        self.course = course
+        self.numbers: dict[str, int] = {}
+        """By Tune's id, those of this session."""
+
+    def set_search_properties(self, *args: Any, **options: Any) -> bool:
+        """Space, metric and direction are the ledger's."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's number, settings and seed."""
+        trial = self.course.next()
+        if trial is None:
+            return None if self.course.ledger.waits else Searcher.FINISHED
+        self.numbers[trial_id] = trial.number
+        return {
+            "number": trial.number,
+            "settings": trial.settings,
+            "seed": trial.seed,
+            "origin": trial.origin,
+            "until": self.course.until(trial),
+        }
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A trial has ended; one whose process died is told of by `Deaths`, which knows why."""
+        if not error:
+            self.course.ended(self.numbers[trial_id])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class Verdicts(FIFOScheduler):
+    """What Tune takes for a scheduler: the ledger says which trial goes on."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.course = course
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Go on, or stop."""
+        stop = self.course.told(trial.config["number"], result)
+        return TrialScheduler.STOP if stop else TrialScheduler.CONTINUE
+
+
+class Deaths(tune.Callback):
+    """Trials whose process died too often."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Write down why."""
+        error = trial.get_pickled_error() or trial.get_error() or "its process died"
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        self.course.ended(trial.config["number"], lines[-1] if lines else type(error).__name__)
+
+
+def shown(settings: Settings) -> str:
+    """Settings in one line."""
+    return ", ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in settings.items()
+    )
+
+
+def _row(trial: Trial, study: StudyConfig) -> str:
+    values = [(metric, trial.value(metric)) for metric in study.directions]
+    said = "  ".join(f"{m} {v:.4f}" for m, v in values if v is not None) or "no result"
+    seed = f", seed +{trial.seed}" if study.seeds > 1 else ""
+    reason = f"  ({trial.reason})" if trial.reason else ""
+    return (
+        f"trial {trial.number:>3} {trial.state:<8} {said}  {len(trial.epochs)} epochs  "
+        f"{trial.seconds:.1f} s  {shown(trial.settings)}{seed}{reason}"
+    )
+
+
+def _place(number: int, message: Message) -> str:
+    if not message:
+        return f"#{number}"
+    return f"#{number} epoch {message['epoch'] + 1} step {message['step']}/{message['steps']}"
