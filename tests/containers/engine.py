@@ -79,12 +79,13 @@ def base(folder: Path) -> str:
         check=True, stdout=subprocess.DEVNULL, timeout=400,
     )  # fmt: skip
     (root / "usr/bin/python").symlink_to("python3")
-    tree = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-    subprocess.run(
-        ["podman", "import", "--quiet", "-", STAND_IN],
-        stdin=tree.stdout, check=True, stdout=subprocess.DEVNULL, timeout=200,
-    )  # fmt: skip
-    assert tree.wait() == 0
+    pack = ["tar", "-C", str(root), "-c", "."]
+    with subprocess.Popen(pack, stdout=subprocess.PIPE) as tree:
+        subprocess.run(
+            ["podman", "import", "--quiet", "-", STAND_IN],
+            stdin=tree.stdout, check=True, stdout=subprocess.DEVNULL, timeout=200,
+        )  # fmt: skip
+    assert tree.returncode == 0
     shutil.rmtree(root)
     return STAND_IN
 
