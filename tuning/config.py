@@ -187,8 +187,9 @@ def resolve_study(
     else:
         tree = {"recipe": file.stem} | read_yaml(file)
     own, rest = parted(overrides)
-    faults = [f"{text.partition('=')[0]}: a trial has what the study's {_INSTEAD[key]} says"
-              for text in rest if (key := text.partition("=")[0]) in _INSTEAD]  # fmt: skip
+    given = [text.partition("=")[0] for text in rest]
+    faults = [f"{key}: a trial has what the study's {_INSTEAD[key]} says"
+              for key in given if key in _INSTEAD and key != "seed"]  # fmt: skip
     study: StudyConfig | None = None
     train: TrainConfig | None = None
     try:
@@ -215,7 +216,10 @@ def parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 _OWN = frozenset(StudyConfig.model_fields) - {"seed", "recipe"}
 """`seed=` is the training's; a study's own is set in its file."""
+READING = ("data.max_length", "data.keep_head", "data.extras", "model.name")
+"""Keys that decide how a mail is read; for each of their values there is a token cache."""
 _INSTEAD = {
+    "seed": "seeds",
     "scaling.workers": "resources.workers",
     "scaling.cpus": "resources.cpus",
     "scaling.gpu": "resources.gpus",
@@ -240,6 +244,12 @@ def _space_faults(study: StudyConfig, overrides: Sequence[str]) -> list[str]:
     for key, axis in study.space.items():
         if key in _INSTEAD:
             faults.append(f"space: {key} cannot be searched; {_INSTEAD[key]} is for all trials")
+            continue
+        if key.startswith(("data.", "tracking.")) and key not in READING:
+            faults.append(f"space: {key} cannot be searched; trials could not be compared")
+            continue
+        if key in READING and not axis.values:
+            faults.append(f"space: {key} needs a choice or grid: each value has its own tokens")
             continue
         given = [*overrides, *_imposed(study)]
         given += [override(*item) for item in axis.when.items()]

@@ -9,7 +9,8 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Final
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -23,9 +24,13 @@ from training.stages import Stage
 from training.tracking import Tracker
 from tuning.answers import front, points, winner
 from tuning.config import StudyConfig
+from tuning.corpora import key
 from tuning.ledger import Ledger, Trial
 from tuning.space import Settings
 from tuning.trial import folder, settled
+
+LOG_SECONDS: Final = 5.0
+"""Between two records of a trial's training loss in the tracker."""
 
 
 class Course:
@@ -45,6 +50,9 @@ class Course:
         self.parent, self.stage, self.note = parent, stage, note
         self.study: StudyConfig = ledger.config
         self.trackers: dict[int, Tracker] = {}
+        self.lock = Lock()
+        self.logged: dict[int, float] = {}
+        """When a message of a running trial went to the tracker last."""
         self.places: dict[int, Message] = {}
         """Of each running trial the last message."""
         self.began = time.monotonic()
@@ -93,7 +101,8 @@ class Course:
         stop = self.ledger.report(number, epoch, facts, last=epoch >= self.until(trial))
         if epoch not in trial.epochs:
             metrics = {k: v for k, v in facts.items() if k not in ("epoch", "seen")}
-            self.trackers[number].log(metrics, int(facts["seen"]))
+            with self.lock:
+                self.trackers[number].log(metrics, int(facts["seen"]))
         self._say()
         return stop
 
@@ -102,8 +111,11 @@ class Course:
         ledger = self.ledger
         trial = ledger.finish(number) if reason is None else ledger.fail(number, reason)
         self.places.pop(number, None)
-        if (tracker := self.trackers.pop(number, None)) is not None:
-            tracker.finish("FAILED" if trial.state == "failed" else "FINISHED")
+        with self.lock:
+            tracker = self.trackers.pop(number, None)
+            if tracker is not None:
+                tracker.finish("FAILED" if trial.state == "failed" else "FINISHED")
+        if tracker is not None:
             self.note(_row(trial, self.study))
         self._tidy()
         self._say()
@@ -111,14 +123,23 @@ class Course:
     def message(self, message: Message) -> None:
         """Where a running trial is, from its own process; called in another thread."""
         number = message["trial"]
-        if message.get("kind") == "step" and number in self.places:
-            self.places[number] = message
+        if message.get("kind") != "step" or number not in self.places:
+            return
+        self.places[number] = message
+        now = time.monotonic()
+        if now - self.logged.get(number, 0.0) < LOG_SECONDS:
+            return
+        self.logged[number] = now
+        with self.lock:
+            if (tracker := self.trackers.get(number)) is not None:
+                tracker.log({"train_loss": message["loss"], "lr": message["lr"]}, message["seen"])
 
     def close(self) -> None:
         """The driver leaves; trials that run now may go on another time."""
-        for tracker in self.trackers.values():
-            tracker.finish("KILLED")
-        self.trackers.clear()
+        with self.lock:
+            for tracker in self.trackers.values():
+                tracker.finish("KILLED")
+            self.trackers.clear()
 
     def _tidy(self) -> None:
         """Remove the checkpoints of trials that ended and will not be the best."""
@@ -155,6 +176,9 @@ class Course:
         ) is not None:
             value = best.value(self.study.metric) or 0.0
             parts.append(f"best {self.study.metric} {value:.4f} ({shown(best.settings)})")
+        each_has = self.study.resources
+        cores = sum(t.seconds for t in trials) * each_has.workers * each_has.cpus / 3600
+        parts.append(f"{cores:.2f} core-hours")
         if left := self._left(trials, done, total * each):
             parts.append(left)
         self.stage.update(", ".join(parts), done, total * each)
@@ -193,6 +217,7 @@ class Draws(Searcher):
             "seed": trial.seed,
             "origin": trial.origin,
             "until": self.course.until(trial),
+            "mails": key(settled(self.course.config, trial.settings, trial.seed)),
         }
 
     def on_trial_complete(

@@ -27,16 +27,16 @@ from training import checkpoint
 from training.completion import Result, complete
 from training.config import TrainConfig
 from training.home import Home
-from training.mails import Mails, load
+from training.mails import Mails
 from training.progress import Listener
 from training.run import Run, RunNameError
 from training.schema import ConfigError, validate
 from training.stages import Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
-from training.weights import tokenizer
 from tuning.answers import Point, cost, points, winner
 from tuning.config import StudyConfig, parted
+from tuning.corpora import Corpora, key, load_all
 from tuning.course import Course, Deaths, Draws, Verdicts
 from tuning.ledger import Ledger, Trial
 from tuning.report import write
@@ -178,7 +178,7 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
     began = time.monotonic()
     config, path = record.config, record.path
     at_once = room(record.study)
-    mails = load(config.data, tokenizer(config.model.name), home, stages)
+    mails = load_all(config, record.study.space, home, stages)
     _enough(record, mails)
     learned = Record.read(home.runs / record.study.warm_start) if record.study.warm_start else None
     fresh = not path.exists()
@@ -204,7 +204,7 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
 
 
 def _run(
-    record: Record, ledger: Ledger, mails: Mails, home: Home, stages: Stages, at_once: int
+    record: Record, ledger: Ledger, mails: Corpora, home: Home, stages: Stages, at_once: int
 ) -> None:
     """All trials that are left."""
     path, study = record.path, record.study
@@ -254,7 +254,7 @@ def _resources(study: StudyConfig) -> dict[str, float]:
 def _result(
     record: Record,
     ledger: Ledger,
-    mails: Mails,
+    corpora: Corpora,
     home: Home,
     stages: Stages,
     parent: Tracker,
@@ -270,6 +270,7 @@ def _result(
         why = f"; the first: {reasons[0]}" if reasons else ""
         raise RunError(f"no trial of {path.name} came to its end{why}")
     config = settled(record.config, best.settings, best.seed)
+    mails = corpora[key(config)]
     kept = _weights(record, best, mails, stages)
     if study.retrain:
         config = _again(config, best)
@@ -310,9 +311,9 @@ def _again(config: TrainConfig, best: Trial) -> TrainConfig:
     return validate(TrainConfig, config.model_dump(mode="json"), changes)
 
 
-def _enough(record: Record, mails: Mails) -> None:
+def _enough(record: Record, corpora: Corpora) -> None:
     """Refuse batches that are larger than the data, and metrics that it cannot have."""
-    train = len(mails.on("train"))
+    train = min(len(mails.on("train")) for mails in corpora.values())
     axis = record.study.space.get("batching.size")
     sizes = [record.config.batching.size, *(axis.examples if axis else ())]
     if max(sizes) > train and record.config.batching.tokens is None:

@@ -43,12 +43,12 @@ def folder(study: Path, number: int) -> Path:
 
 def run_trial(
     given: dict[str, Any],
-    mails: Mails,
+    mails: dict[str, Mails],
     config: TrainConfig,
     study: Path,
     board: ActorHandle[Any] | None,
 ) -> None:
-    """Tune's trainable; `given` has the trial's number, settings and seed."""
+    """Tune's trainable; `given` has the trial's number, settings and seed, and which `mails`."""
     run = Run(folder(study, given["number"]), settled(config, given["settings"], given["seed"]))
     results = Results(run.path / RESULTS)
     for facts in results.known.values():
@@ -60,7 +60,9 @@ def run_trial(
         more = {"report": results.telling(tune.report)}
     marks = {"trial": given["number"]}
     try:
-        train_run(run, mails, board=board, marks=marks, until=given["until"], **more)
+        train_run(
+            run, mails[given["mails"]], board=board, marks=marks, until=given["until"], **more
+        )
     except RunError as error:
         tune.report({"fault": str(error)})
 

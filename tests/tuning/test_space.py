@@ -50,6 +50,9 @@ def test_a_grid_has_every_combination_that_its_conditions_allow(tmp_path: Path) 
             "optimizer.lr: {choice: [0.1], when: {optimizer.loss: mse}}}",
             "which is none of focal",
         ),
+        ("{seed: {choice: [1, 2]}}", "seeds is for all trials"),
+        ("{data.test: {choice: [0.1, 0.2]}}", "trials could not be compared"),
+        ("{data.keep_head: {uniform: [0.1, 0.9]}}", "each value has its own tokens"),
         ("{}", "at least 1 item"),
     ],
 )

@@ -152,13 +152,15 @@ def test_the_best_is_trained_again_on_validation_mails_too(home: Path, tmp_path:
     record = _record(
         home, "s", tmp_path,
         "searcher: random\ntrials: 1\nseeds: 2\nretrain: true\n"
-        "space: {optimizer.lr: {loguniform: [0.001, 0.003]}}",
+        "space: {optimizer.lr: {loguniform: [0.001, 0.003]}, data.max_length: {choice: [32, 64]}}",
         "optimizer.epochs=2",
     )  # fmt: skip
     result = search(record, Home(home), Terminal())
+    assert len(list(Home(home).tokens.glob("*/manifest.json"))) == 2, "a cache for each length"
     assert list(result.points[0].intervals) == ["val_loss"]
     best = resolve_config(file=result.recipe)
     assert best.data.with_validation
+    assert best.data.max_length == result.points[0].settings["data.max_length"]
     assert set(result.best.bundle.metrics) == {"test"}
 
 
