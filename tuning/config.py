@@ -90,6 +90,8 @@ class StudyConfig(Section):
     """How many points; `grid` tries every combination instead."""
     interval: int = Field(default=1, ge=1)
     """Epochs of a population's members, of which there are `trials`, between two selections."""
+    baseline: bool = True
+    """The first point is what the training recipe and the overrides say, where the space has it."""
     seeds: int = Field(default=1, ge=1)
     """Training seeds for each point: trials are then `trials` x `seeds`."""
     stopping: Stopping = Stopping()

@@ -84,9 +84,11 @@ class Trial:
 class Ledger:
     """The study in a directory, made with it if it is not there."""
 
-    def __init__(self, path: Path, config: StudyConfig, epochs: int = 1) -> None:
-        """`epochs` is what a training has; only a population needs to know it here."""
-        self.config, self.epochs = config, epochs
+    def __init__(
+        self, path: Path, config: StudyConfig, epochs: int = 1, baseline: Settings | None = None
+    ) -> None:
+        """`epochs` is what a training has, `baseline` what the first point shall be."""
+        self.config, self.epochs, self.baseline = config, epochs, baseline
         self.waits = False
         """Whether what comes next, if anything, is known only when trials that run have ended."""
         self.study = _opened(path / LEDGER, list(config.directions.values()))
@@ -123,8 +125,7 @@ class Ledger:
         points = sum(1 for t in known if t.user_attrs["seed"] == 0)
         if points >= self.config.points:
             return None
-        fixed = combinations(self.config.space)[points] if self.config.searcher == "grid" else None
-        return self._asked(fixed, {"seed": 0}, points)
+        return self._asked(self._fixed(points), {"seed": 0}, points)
 
     def report(self, number: int, epoch: int, facts: Facts, *, last: bool) -> bool:
         """Write down an epoch of a trial; returns whether the trial shall stop.
@@ -249,6 +250,12 @@ class Ledger:
                 return given[0].settings, point, len(given)
         return None
 
+    def _fixed(self, points: int) -> Settings | None:
+        """A new point's settings where no sampler draws them."""
+        if self.config.searcher == "grid":
+            return combinations(self.config.space)[points]
+        return self.baseline if points == 0 and self.config.baseline else None
+
     def _member(self, trials: Sequence[Trial]) -> Trial | None:
         """The next member of a population's newest generation, or the first of another."""
         from tuning.population import next_generation
@@ -256,7 +263,7 @@ class Ledger:
         newest = max((trial.generation for trial in trials), default=0)
         of = [[t for t in trials if t.generation == at] for at in range(newest + 1)]
         if newest == 0 and len(of[0]) < self.config.trials:
-            return self._asked(None, {"seed": 0}, len(of[0]))
+            return self._asked(self._fixed(len(of[0])), {"seed": 0}, len(of[0]))
         if newest == 0 or len(of[newest]) == len(of[newest - 1]):
             self.waits = any(trial.state == "running" for trial in of[newest])
             if self.waits or (newest + 1) * self.config.interval >= self.epochs:
@@ -291,7 +298,7 @@ class Ledger:
 
     def _sampler(self, points: int) -> BaseSampler:
         seed = (self.config.seed * 1_000_003 + points) % 2**32
-        first = max(3, min(10, self.config.trials // 3))
+        first = max(3, min(10, self._expected() // 3))
         if self.config.searcher == "gp":
             return GPSampler(
                 seed=seed, n_startup_trials=first, warn_independent_sampling=False,
@@ -299,6 +306,14 @@ class Ledger:
         if self.config.searcher == "bayes":
             return TPESampler(seed=seed, n_startup_trials=first, group=True)
         return RandomSampler(seed=seed)
+
+    def _expected(self) -> int:
+        """About how many trials there will be: one that may be stopped takes two rounds or so."""
+        config = self.config
+        if config.budget.epochs is None:
+            return config.trials
+        each = self.epochs if config.stopping.kind == "none" else 2 * config.stopping.grace
+        return min(config.trials, config.budget.epochs // each)
 
     def _given(self, number: int) -> Trial:
         self.handed.add(number)

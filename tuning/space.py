@@ -78,6 +78,13 @@ class Axis(Section):
         """Whether the key is searched beside these settings."""
         return all(key in settings and settings[key] == v for key, v in self.when.items())
 
+    def has(self, value: Any) -> bool:
+        """Whether a value can be drawn."""
+        if self.values:
+            return value in self.values
+        low, high = self.uniform or self.loguniform or self.integers or (0, 0)
+        return isinstance(value, int | float) and low <= value <= high
+
     def draw(self, key: str, trial: "optuna.Trial") -> Any:
         """A value that Optuna's sampler chooses."""
         if self.uniform is not None:
@@ -113,6 +120,21 @@ def combinations(space: Space) -> list[Settings]:
             yield from below(rest, settings | {key: value})
 
     return list(below(list(space), {}))
+
+
+def point_of(space: Space, tree: Mapping[str, Any]) -> Settings | None:
+    """The point of a space where a config is, given as a tree of plain values; None if outside."""
+    settings: Settings = {}
+    for key, axis in space.items():
+        if not axis.holds(settings):
+            continue
+        value: Any = tree
+        for part in key.split("."):
+            value = value[part]
+        if not axis.has(_scalar(value)):
+            return None
+        settings[key] = _scalar(value)
+    return settings
 
 
 def conditions(space: Space) -> list[str]:

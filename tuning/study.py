@@ -41,6 +41,7 @@ from tuning.course import Course, Deaths, Draws, Verdicts
 from tuning.ledger import Ledger, Trial
 from tuning.report import write
 from tuning.room import room
+from tuning.space import point_of
 from tuning.trial import folder, run_trial, settled
 
 STUDY_FILE = "study.json"
@@ -188,7 +189,8 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
         record = replace(record, tracked=parent.run_id)
         record.write()
         try:
-            ledger = Ledger(path, record.study, config.optimizer.epochs)
+            baseline = point_of(record.study.space, config.model_dump(mode="json"))
+            ledger = Ledger(path, record.study, config.optimizer.epochs, baseline)
             if learned is not None and fresh:
                 told = ledger.learn(learned.path.name, Ledger(learned.path, learned.study).trials())
                 stages.note(f"learned from {told} trials of {learned.path.name}")

@@ -6,13 +6,12 @@ import random
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.end_to_end.terminal import run, started
+from tests.end_to_end.terminal import processes, run, started
 from training import audit
 
 pytestmark = pytest.mark.slow
@@ -26,20 +25,6 @@ TRAIN = (
     "model.dropout=0.1",
     "scaling.checkpoint_steps=7", "scaling.max_failures=99", "tracking.audit=true",
 )  # fmt: skip
-
-
-def _processes(home: Path, title: str) -> list[int]:
-    """The Ray processes of a home that carry a title."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if (
-                entry.name.isdigit()
-                and (entry / "cmdline").read_bytes().startswith(f"ray::{title}".encode())
-                and f"MAILRAY_HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0")
-            ):
-                found.append(int(entry.name))
-    return found
 
 
 def _steps(home: Path, since: int) -> int:
@@ -63,7 +48,7 @@ def _kill(home: Path, victim: str, process: "subprocess.Popen[str]") -> None:
     pids = [process.pid]
     if victim != "driver":
         title = {"worker": "RayTrainWorker", "controller": "TrainController"}[victim]
-        pids = _processes(home, title)
+        pids = processes(home, title)
         assert pids, f"no {victim} is running"
     os.kill(random.choice(pids), signal.SIGKILL)
 

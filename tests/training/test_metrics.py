@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.labels import Labels
-from training.metrics import report, summary
+from training.metrics import RATES, report, summary
 
 
 def test_two_labels_by_hand() -> None:
@@ -16,6 +16,19 @@ def test_two_labels_by_hand() -> None:
     assert values["recall"] == pytest.approx(1 / 2)
     assert values["f1"] == pytest.approx(1 / 2)
     assert values["roc_auc"] == pytest.approx(4 / 6)  # pairs of spam above ham, of six
+
+
+def test_recall_at_a_false_positive_rate_by_hand() -> None:
+    """Of 200 ham mails one may be taken for spam at 0.5%, two at 1%, none at 0.1%."""
+    ham = np.full(200, 0.1)
+    ham[:3] = 0.95, 0.85, 0.75
+    spam = np.array([0.99, 0.9, 0.8, 0.7])
+    scores = np.concatenate([ham, spam])
+    truth = np.repeat([0, 1], [200, 4])
+    values = summary(truth, np.stack([1 - scores, scores], 1))
+    recalls = [values[f"recall_at_fpr_{rate:g}"] for rate in RATES]
+    assert recalls == [1 / 4, 2 / 4, 3 / 4]
+    assert np.isnan(summary(truth[:200], np.stack([1 - ham, ham], 1))["recall_at_fpr_0.001"])
 
 
 def test_an_absent_label_leaves_the_auc_undefined() -> None:

@@ -149,3 +149,14 @@ def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("no database")
     with pytest.raises(LedgerError, match=r"study\.db cannot be opened"):
         Ledger(tmp_path, _study())
+
+
+def test_the_first_point_is_the_baseline(tmp_path: Path) -> None:
+    here = {"optimizer.lr": 2e-4, "batching.size": 8}
+    first = Ledger(tmp_path, _study(), baseline=here).next()
+    assert first is not None
+    assert first.settings == here
+    (tmp_path / "without").mkdir()
+    other = Ledger(tmp_path / "without", _study("baseline=false"), baseline=here).next()
+    assert other is not None
+    assert other.settings != here

@@ -6,7 +6,7 @@ import pytest
 
 from training.schema import ConfigError
 from tuning.config import resolve_study
-from tuning.space import Axis, combinations
+from tuning.space import Axis, combinations, point_of
 
 GRID = """
 searcher: grid
@@ -68,3 +68,11 @@ def test_a_condition_holds_only_beside_its_value() -> None:
     assert axis.holds({"a": 2})
     assert not axis.holds({"a": 3})
     assert not axis.holds({})
+
+
+def test_a_config_is_a_point_of_the_space_or_outside_of_it() -> None:
+    study, config = resolve_study(recipe="bayes", overrides=["batching.size=8"])
+    tree = config.model_dump(mode="json")
+    assert point_of(study.space, tree) == {"optimizer.lr": 1e-4, "batching.size": 8}
+    study, config = resolve_study(recipe="bayes", overrides=["optimizer.lr=0.1"])
+    assert point_of(study.space, config.model_dump(mode="json")) is None
