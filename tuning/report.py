@@ -1,21 +1,16 @@
 """The report of a study: one HTML file that needs no other, its plots in it as SVG."""
 
 import html
-import io
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
-
 from training.completion import Result
+from tuning import plots
 from tuning.answers import Point
 from tuning.config import StudyConfig
 from tuning.course import shown
-from tuning.ledger import Ledger, Trial
+from tuning.ledger import Ledger
 
 REPORT = "report.html"
 _STYLE = """
@@ -40,18 +35,9 @@ def write(
     made: Result,
 ) -> Path:
     """Write the report of a study that has come to its end; returns the file."""
-    trials = ledger.trials()
-    parts = [
-        _summary(study, ranked, spent, made),
-        _section("All points", _table(study, ranked)),
-        _figure("Best so far against cost", lambda axes: _so_far(axes, study, trials)),
-        _figure("Each trial, epoch by epoch", lambda axes: _curves(axes, study, trials)),
-    ]
-    if len(study.directions) > 1:
-        parts.append(_figure("Pareto front", lambda axes: _pareto(axes, study, ranked)))
-    if importance:
-        parts.append(_figure("How much each key decides", lambda axes: _bars(axes, importance)))
-    parts += _by_optuna(study, ledger, importance)
+    parts = [_summary(study, ranked, spent, made), _section("All points", _table(study, ranked))]
+    for name, svg in _plots(study, ledger, ranked, importance).items():
+        parts.append(_section(name, f"<figure>{svg}</figure>"))
     title = html.escape(f"Study {path.name}")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -111,113 +97,28 @@ def _table(study: StudyConfig, ranked: Sequence[Point]) -> str:
     return f'<div class="wide"><table>{note}<tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
-def _so_far(axes: Any, study: StudyConfig, trials: Sequence[Trial]) -> None:
-    """The best value of any trial, over the epochs that all trials took."""
-    metric = study.metric
-    pick = min if study.directions[metric] == "minimize" else max
-    spent, best, rows = 0, None, []
-    for trial in trials:
-        spent += len(trial.epochs)
-        value = trial.value(metric)
-        if value is not None and trial.state in ("done", "stopped"):
-            best = value if best is None else pick(best, value)
-            axes.plot(spent, value, "o", color="#bbb" if trial.state == "stopped" else "#1f77b4")
-            rows.append((spent, best))
-    if rows:
-        axes.step(*zip(*rows, strict=True), where="post", color="#d62728")
-    axes.set(xlabel="epochs of all trials", ylabel=metric)
-
-
-def _curves(axes: Any, study: StudyConfig, trials: Sequence[Trial]) -> None:
-    for trial in trials:
-        values = [facts.get(study.metric, np.nan) for facts in trial.epochs.values()]
-        stopped = trial.state != "done"
-        axes.plot(
-            list(trial.epochs), values, ".-", lw=1, color="#bbb" if stopped else None, alpha=0.8
-        )
-    axes.set(xlabel="epoch (grey: stopped or failed)", ylabel=study.metric)
-
-
-def _pareto(axes: Any, study: StudyConfig, ranked: Sequence[Point]) -> None:
-    across, up, *_ = study.directions
-    for point in ranked:
-        if point.done:
-            axes.plot(point.values[across], point.values[up], "o", color="#1f77b4")
-            axes.annotate(str(point.number), (point.values[across], point.values[up]))
-    axes.set(xlabel=across, ylabel=up)
-
-
-def _bars(axes: Any, importance: dict[str, float]) -> None:
-    names = list(importance)[::-1]
-    axes.barh(names, [importance[name] for name in names])
-    axes.set(xlabel="share of the objective's variance")
-
-
-def _by_optuna(study: StudyConfig, ledger: Ledger, importance: dict[str, float]) -> list[str]:
-    """Parallel coordinates, and the contour of the two keys that matter most."""
-    from optuna.visualization import matplotlib as plots
-
-    target = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
-    done = [trial for trial in ledger.trials() if trial.state == "done"]
-    always = [key for key in study.space if all(key in trial.settings for trial in done)]
-    varied = [k for k in always if len({str(trial.settings[k]) for trial in done}) > 1]
-    drawn = []
+def _plots(
+    study: StudyConfig, ledger: Ledger, ranked: Sequence[Point], importance: dict[str, float]
+) -> dict[str, str]:
+    """All plots that there are results for, by their titles."""
+    trials = ledger.trials()
+    drawn = {
+        "Best so far against cost": plots.so_far(study, trials),
+        "Each trial, epoch by epoch": plots.curves(study, trials),
+    }
+    if len(study.directions) > 1:
+        drawn["Pareto front"] = plots.pareto(study, ranked)
+    if importance:
+        drawn["How much each key decides"] = plots.bars(importance)
+    done = [point for point in ranked if point.done]
+    always = [key for key in study.space if all(key in point.settings for point in done)]
+    varied = [key for key in always if len({str(point.settings[key]) for point in done}) > 1]
     if len(done) > 1 and varied:
-        drawn.append(
-            _drawn(
-                "Parallel coordinates",
-                lambda: plots.plot_parallel_coordinate(
-                    ledger.study, params=varied, target=target, target_name=study.metric
-                ),
-            )
-        )
+        drawn["Parallel coordinates"] = plots.parallel(study, ranked, varied)
     two = sorted(varied, key=lambda key: -importance.get(key, 0.0))[:2]
     if len(done) > 2 and len(two) == 2:
-        drawn.append(
-            _drawn(
-                f"{two[0]} and {two[1]}",
-                lambda: plots.plot_contour(
-                    ledger.study, params=two, target=target, target_name=study.metric
-                ),
-            )
-        )
+        drawn[f"{two[0]} and {two[1]}"] = plots.contour(ledger, two)
     return drawn
-
-
-def _figure(title: str, draw: Callable[[Any], None]) -> str:
-    from matplotlib.figure import Figure
-
-    def made() -> Any:
-        axes = Figure(figsize=(8, 3.6), layout="constrained").add_subplot()
-        draw(axes)
-        return axes
-
-    return _drawn(title, made)
-
-
-def _drawn(title: str, make: Callable[[], Any]) -> str:
-    """A section with what `make` draws: Matplotlib's axes, or several."""
-    import matplotlib
-
-    with _quiet(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mailray"}):
-        axes = make()
-        figure = np.ravel(axes)[0].figure
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return _section(title, f"<figure>{svg[svg.index('<svg') :]}</figure>")
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Without Optuna's warnings of plots that may still change, nor a window for them."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        yield
 
 
 def _section(title: str, body: str) -> str:
