@@ -1,6 +1,7 @@
 """Tracking: what a run does, to MLflow and to TensorBoard files; written by the driver."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,10 +74,15 @@ class Tracker:
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
         """Numbers at a count of mails seen; what is no number is left out."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        told = []
         for key, value in metrics.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self.board.add_scalar(key, value, step)
-                self.client.log_metric(self.run_id, key, value, step=step)
+                told.append(Metric(key, float(value), now, step))
+        self.client.log_batch(self.run_id, metrics=told)  # one call, not ten
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Close the run."""

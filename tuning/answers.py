@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from tuning.config import Direction
-from tuning.ledger import Trial
 from tuning.space import Settings
+from tuning.trial import Trial
 
 CONFIDENCE = 0.95
 

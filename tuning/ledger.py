@@ -8,77 +8,34 @@ goes on as if it had not been, and nothing of a searcher's or scheduler's memory
 """
 
 import json
-import logging
+import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.config import Direction, StudyConfig
-from tuning.space import Settings, combinations, draw
+from tuning.proposal import Proposal, experimental, propose, sampler, waits
+from tuning.space import Settings, draw
+from tuning.trial import Facts, State, Trial
 
 LEDGER = "study.db"
-State = Literal["running", "done", "stopped", "failed"]
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "done",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
 }
-Facts = dict[str, Any]
-
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-logger = logging.getLogger(__name__)
 
 
 class LedgerError(RuntimeError):
     """A ledger cannot be read, or does not fit; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One training of one point of the space."""
-
-    number: int
-    point: int
-    """The number of the first trial with these settings; others differ by their seed."""
-    seed: int
-    """Added to the training's seed."""
-    settings: Settings
-    state: State
-    epochs: dict[int, Facts] = field(repr=False)
-    """What was reported of each, in order."""
-    reason: str | None = None
-    """Why it failed, or was stopped."""
-    generation: int = 0
-    """Of a population."""
-    origin: int | None = None
-    """The trial whose newest checkpoint it goes on from."""
-
-    @property
-    def best(self) -> Facts:
-        """The epoch with the lowest validation loss, whose weights are kept; empty where none."""
-        return min(self.epochs.values(), key=lambda facts: facts["val_loss"], default={})
-
-    @property
-    def seconds(self) -> float:
-        """What it took, all sessions together."""
-        return float(sum(facts["seconds"] for facts in self.epochs.values()))
-
-    def value(self, metric: str) -> float | None:
-        """Of the best epoch; `seconds` is of the whole trial."""
-        if not self.epochs:
-            return None
-        return self.seconds if metric == "seconds" else float(self.best[metric])
 
 
 class Ledger:
@@ -117,15 +74,12 @@ class Ledger:
                 return self._given(found.number)
         if self.spent():
             return None
-        if self.config.searcher == "pbt":
-            return self._member([_trial(t) for t in known])
-        if (repeat := self._repeat([_trial(t) for t in known])) is not None:
-            settings, point, seed = repeat
-            return self._asked(settings, {"point": point, "seed": seed})
-        points = sum(1 for t in known if t.user_attrs["seed"] == 0)
-        if points >= self.config.points:
+        trials = [_trial(found) for found in known]
+        self.waits = waits(self.config, trials)
+        if self.waits:
             return None
-        return self._asked(self._fixed(points), {"seed": 0}, points)
+        proposal = propose(self.config, trials, self.epochs, self.baseline)
+        return None if proposal is None else self._asked(proposal)
 
     def report(self, number: int, epoch: int, facts: Facts, *, last: bool) -> bool:
         """Write down an epoch of a trial; returns whether the trial shall stop.
@@ -160,11 +114,11 @@ class Ledger:
             return trial
         if trial.reason is not None and trial.epochs:
             self.study.tell(number, state=TrialState.PRUNED)
-        elif any(value is None or value != value for value in values):
+        elif any(value is None or math.isnan(value) for value in values):
             nothing = ", ".join(self.config.directions)
             return self.fail(number, f"{nothing} is no number on these validation mails")
         else:
-            self.study.tell(number, [float(value) for value in values if value is not None])
+            self.study.tell(number, [value for value in values if value is not None])
         self._clock()
         return _trial(self._frozen(number))
 
@@ -239,81 +193,24 @@ class Ledger:
         found = self.study.get_trials(deepcopy=False)
         return [t for t in found if "from" not in t.user_attrs and "seed" in t.user_attrs]
 
-    def _repeat(self, trials: Sequence[Trial]) -> tuple[Settings, int, int] | None:
-        """The next seed of a point that has not had all, and is still worth it."""
-        seeds: dict[int, list[Trial]] = {}
-        for trial in trials:
-            seeds.setdefault(trial.point, []).append(trial)
-        for point, given in seeds.items():
-            lost = any(trial.state in ("stopped", "failed") for trial in given)
-            if len(given) < self.config.seeds and not lost:
-                return given[0].settings, point, len(given)
-        return None
-
-    def _fixed(self, points: int) -> Settings | None:
-        """A new point's settings where no sampler draws them."""
-        if self.config.searcher == "grid":
-            return combinations(self.config.space)[points]
-        return self.baseline if points == 0 and self.config.baseline else None
-
-    def _member(self, trials: Sequence[Trial]) -> Trial | None:
-        """The next member of a population's newest generation, or the first of another."""
-        from tuning.population import next_generation
-
-        newest = max((trial.generation for trial in trials), default=0)
-        of = [[t for t in trials if t.generation == at] for at in range(newest + 1)]
-        if newest == 0 and len(of[0]) < self.config.trials:
-            return self._asked(self._fixed(len(of[0])), {"seed": 0}, len(of[0]))
-        if newest == 0 or len(of[newest]) == len(of[newest - 1]):
-            self.waits = any(trial.state == "running" for trial in of[newest])
-            if self.waits or (newest + 1) * self.config.interval >= self.epochs:
-                return None
-            newest += 1
-            of.append([])
-        members = next_generation(self.config, of[newest - 1], newest)
-        if not members:
-            return None
-        member = members[len(of[newest])]
-        attrs = {"seed": 0, "generation": newest, "origin": member.origin}
-        return self._asked(member.settings, attrs)
-
-    def _asked(self, fixed: Settings | None, attrs: Facts, points: int = 0) -> Trial:
-        """A new trial, of these settings or of a point that the sampler draws."""
+    def _asked(self, proposal: Proposal) -> Trial:
+        """A new trial, of the proposal's settings or of a point that the sampler draws."""
         for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if "seed" not in left.user_attrs:  # the driver died while it was drawn
                 self.study.tell(left.number, state=TrialState.FAIL)
-        with _experimental():
-            self.study.sampler = self._sampler(points)
-            if fixed is not None:
-                # Not `enqueue_trial`, which leaves a trial that waits if the driver dies then.
-                self.study.sampler = PartialFixedSampler(fixed, RandomSampler())
+        with experimental():
+            self.study.sampler = sampler(self.config, proposal, self.epochs)
             trial = self.study.ask()
             settings = draw(self.config.space, trial)
-        trial.set_user_attr("settings", json.dumps(settings))
-        for key, value in ({"point": trial.number} | attrs).items():
-            if key != "seed":
-                trial.set_user_attr(key, value)
-        trial.set_user_attr("seed", attrs["seed"])  # last: with it the trial is one
+        point = trial.number if proposal.point is None else proposal.point
+        facts = {
+            "settings": json.dumps(settings), "point": point,
+            "generation": proposal.generation, "origin": proposal.origin,
+            "seed": proposal.seed,  # last: with it the trial is one
+        }  # fmt: skip
+        for key, value in facts.items():
+            trial.set_user_attr(key, value)
         return self._given(trial.number)
-
-    def _sampler(self, points: int) -> BaseSampler:
-        seed = (self.config.seed * 1_000_003 + points) % 2**32
-        first = max(3, min(10, self._expected() // 3))
-        if self.config.searcher == "gp":
-            return GPSampler(
-                seed=seed, n_startup_trials=first, warn_independent_sampling=False,
-            )  # fmt: skip
-        if self.config.searcher == "bayes":
-            return TPESampler(seed=seed, n_startup_trials=first, group=True)
-        return RandomSampler(seed=seed)
-
-    def _expected(self) -> int:
-        """About how many trials there will be: one that may be stopped takes two rounds or so."""
-        config = self.config
-        if config.budget.epochs is None:
-            return config.trials
-        each = self.epochs if config.stopping.kind == "none" else 2 * config.stopping.grace
-        return min(config.trials, config.budget.epochs // each)
 
     def _given(self, number: int) -> Trial:
         self.handed.add(number)
@@ -331,7 +228,7 @@ class Ledger:
 
 def _opened(file: Path, directions: list[Direction]) -> Study:
     try:
-        with _experimental():
+        with experimental():
             storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
             study = optuna.create_study(
                 storage=storage, study_name="study", directions=directions, load_if_exists=True
@@ -340,14 +237,6 @@ def _opened(file: Path, directions: list[Direction]) -> Study:
         reason = str(error).splitlines()[0]
         raise LedgerError(f"{file} cannot be opened: {reason}") from error
     return study
-
-
-@contextmanager
-def _experimental() -> Iterator[None]:
-    """Without Optuna's warnings of parts that may still change."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 def _epoch(epoch: int) -> str:

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tuning.answers import Point
 from tuning.config import StudyConfig
-from tuning.ledger import Ledger, Trial
+from tuning.ledger import Ledger
+from tuning.trial import Trial
 
 GREY, BLUE, RED = "#bbbbbb", "#1f77b4", "#d62728"
 

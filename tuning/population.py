@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuning.config import StudyConfig
-from tuning.ledger import Trial
 from tuning.space import Axis, Settings
+from tuning.trial import Trial
 
 QUARTER = 0.25
 FACTORS = (0.8, 1.25)
@@ -29,6 +29,12 @@ class Member:
     settings: Settings
     origin: int
     """The trial whose newest checkpoint it goes on from."""
+
+
+def generations(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The members of each generation, oldest first; one at least, which may be empty."""
+    newest = max((trial.generation for trial in trials), default=0)
+    return [[trial for trial in trials if trial.generation == at] for at in range(newest + 1)]
 
 
 def next_generation(study: StudyConfig, before: Sequence[Trial], generation: int) -> list[Member]:

@@ -8,15 +8,10 @@ runs/<study>/report.html
 runs/<study>/bundle/        the best trial's bundle, registered
 """
 
-import fcntl
-import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +24,23 @@ from training.config import TrainConfig
 from training.home import Home
 from training.mails import Mails
 from training.progress import Listener
-from training.run import Run, RunNameError
+from training.run import Run
 from training.schema import ConfigError, validate
 from training.stages import Stages
 from training.tracking import Tracker
 from training.trainer import RunError, train_run
+from tuning.adapters import Deaths, Draws, Verdicts
 from tuning.answers import Point, cost, points, winner
-from tuning.config import StudyConfig, parted
+from tuning.config import StudyConfig
 from tuning.corpora import Corpora, key, load_all
-from tuning.course import Course, Deaths, Draws, Verdicts
-from tuning.ledger import Ledger, Trial
+from tuning.course import Course
+from tuning.ledger import Ledger
+from tuning.record import Record, alone
 from tuning.report import write
 from tuning.room import room
 from tuning.space import point_of
-from tuning.trial import folder, run_trial, settled
-
-STUDY_FILE = "study.json"
-LATER = ("trials", "budget", "concurrent", "retrain")
-"""What may be changed of a study that goes on."""
+from tuning.trainable import run_trial
+from tuning.trial import Trial, folder, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,97 +71,6 @@ class StudyResult:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What `study.json` says."""
-
-    path: Path
-    study: StudyConfig
-    config: TrainConfig
-    tracked: str | None = None
-    """Its run id in MLflow."""
-    done: bool = False
-
-    def write(self) -> None:
-        """Put the file in place as a whole."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        facts = asdict(self) | {
-            "study": self.study.model_dump(mode="json", by_alias=True),
-            "config": self.config.model_dump(mode="json"),
-        }
-        del facts["path"]
-        scratch = self.path / f".{STUDY_FILE}"
-        scratch.write_text(json.dumps(facts, indent=2), "utf-8")
-        scratch.replace(self.path / STUDY_FILE)
-
-    @classmethod
-    def read(cls, path: Path) -> "Record":
-        """Of the study in a directory.
-
-        Raises:
-            RunNameError: there is none.
-        """
-        try:
-            facts = json.loads((path / STUDY_FILE).read_text("utf-8"))
-            study = StudyConfig.model_validate(facts.pop("study"))
-            return cls(path, study, TrainConfig.model_validate(facts.pop("config")), **facts)
-        except FileNotFoundError as error:
-            raise RunNameError(f"no study {path.name} in {path.parent}") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunNameError(f"{path / STUDY_FILE} cannot be read: {error}") from error
-
-
-def new_study(home: Home, study: StudyConfig, config: TrainConfig, name: str | None) -> Record:
-    """A study that is not there yet.
-
-    Raises:
-        RunNameError: it is there.
-    """
-    path = home.runs / (name or f"study-{study.recipe}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    if path.exists():
-        raise RunNameError(
-            f"study {path.name} exists; go on with --resume {path.name}, or choose another --name"
-        )
-    return Record(path, study, config)
-
-
-def known_study(
-    home: Home,
-    name: str,
-    overrides: Sequence[str] = (),
-    given: tuple[StudyConfig, TrainConfig] | None = None,
-) -> Record:
-    """A study to go on with, to its end or, with more `trials` or budget, beyond it.
-
-    `given` are the configs of a command that says them once more, overrides included.
-
-    Raises:
-        RunNameError: there is none of that name, or nothing is left to do.
-        ConfigError: what its trials have in common would change.
-    """
-    record = Record.read(home.runs / name)
-    if given is not None:
-        study, config = given
-        same = {key: getattr(study, key) for key in LATER}
-        if config != record.config or record.study.model_copy(update=same) != study:
-            raise ConfigError(
-                f"study {name} was started with another config; go on with --resume {name} alone"
-            )
-    else:
-        own, rest = parted(overrides)
-        wrong = [*rest, *(o for o in own if o.partition("=")[0].split(".")[0] not in LATER)]
-        if wrong:
-            raise ConfigError(
-                f"{', '.join(wrong)}: a study that goes on keeps its config; only "
-                f"{', '.join(LATER)} may be changed"
-            )
-        tree = record.study.model_dump(mode="json", by_alias=True)
-        study = validate(StudyConfig, tree, own)
-    if record.done and study == record.study:
-        raise RunNameError(f"study {name} is finished; add to it as in --resume {name} trials=20")
-    return replace(record, study=study, done=False)
-
-
 def search(record: Record, home: Home, stages: Stages) -> StudyResult:
     """Run the trials that are left, then bundle, test and register the best. Ray must be connected.
 
@@ -184,7 +87,7 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
     learned = Record.read(home.runs / record.study.warm_start) if record.study.warm_start else None
     fresh = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         parent = Tracker(home, config, path.name, path / "tensorboard", record.tracked)
         record = replace(record, tracked=parent.run_id)
         record.write()
@@ -325,14 +228,3 @@ def _enough(record: Record, corpora: Corpora) -> None:
     few = [metric for metric in record.study.directions if "recall_at_fpr" in metric]
     if few and (labels.multi or len(labels.names) != 2):
         raise ConfigError(f"objective: {few[0]} needs two data.labels, of which a mail has one")
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else runs this study."""
-    with (path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunNameError(f"study {path.name} is run by another command now") from error
-        yield

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.completion import Result
     from training.labels import Labels
     from training.run import Run
-    from tuning.study import Record
+    from tuning.record import Record
 
 
 def train(
@@ -192,7 +192,7 @@ def _study(
     configs = None
     if resume is None or recipe or file:
         configs = resolve_study(recipe=recipe, file=file, overrides=given)
-    from tuning.study import known_study, new_study
+    from tuning.record import known_study, new_study
 
     if resume is not None:
         return known_study(Home.default(), resume, given, configs)

@@ -41,8 +41,10 @@ from training.readers import read
 from training.sources import open_source
 from training.stages import Quiet
 from tuning.config import StudyConfig, resolve_study
-from tuning.ledger import LEDGER, Trial
-from tuning.study import StudyResult, new_study, search
+from tuning.ledger import LEDGER
+from tuning.record import Record, new_study
+from tuning.study import StudyResult, search
+from tuning.trial import Trial
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RATES: Final = [1e-5, 5e-5, 2e-4, 1e-3]
@@ -75,7 +77,7 @@ def study(home: Home, name: str, file: Path, source: Path, *overrides: str) -> S
     return search(_seeded(record, overrides), home, Quiet())
 
 
-def _seeded(record: Any, overrides: Sequence[str]) -> Any:
+def _seeded(record: Record, overrides: Sequence[str]) -> Record:
     """`seed=` is the training's; the searcher has the same here."""
     seeds = [int(text.removeprefix("seed=")) for text in overrides if text.startswith("seed=")]
     chosen: StudyConfig = record.study.model_copy(update={"seed": seeds[0] if seeds else 0})

@@ -4,7 +4,7 @@ import pytest
 
 from tuning.answers import cost, front, points, winner
 from tuning.config import Direction
-from tuning.ledger import State, Trial
+from tuning.trial import State, Trial
 
 LOSS: dict[str, Direction] = {"val_loss": "minimize"}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tuning.config import StudyConfig, resolve_study
-from tuning.ledger import Ledger, LedgerError, Trial
+from tuning.ledger import Ledger, LedgerError
+from tuning.trial import Trial
 
 EPOCHS = 3
 

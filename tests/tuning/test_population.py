@@ -7,8 +7,9 @@ import pytest
 
 from training.schema import ConfigError
 from tuning.config import StudyConfig, resolve_study
-from tuning.ledger import Ledger, Trial
+from tuning.ledger import Ledger
 from tuning.population import changed, next_generation
+from tuning.trial import Trial
 
 EPOCHS = 3
 

@@ -18,8 +18,9 @@ from training.schema import ConfigError
 from training.stages import Quiet, Stage
 from training.tracking import client
 from tuning.config import resolve_study
-from tuning.study import Record, known_study, new_study, search
-from tuning.trial import Results
+from tuning.record import Record, known_study, new_study
+from tuning.study import search
+from tuning.trainable import Results
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
