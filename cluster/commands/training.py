@@ -1,5 +1,6 @@
 """`mailray train`, `mailray evaluate`, `mailray tune`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,11 +218,26 @@ def course(epochs: list[dict[str, Any]], test: dict[str, Any]) -> Table:
     return rows
 
 
+FIGURES = {
+    "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1",
+    "false_positive_rate": "false-positive rate", "roc_auc": "ROC AUC",
+    "one_minus_auc_percent": "(1-AUC)%", "average_precision": "PR AUC", "lam_percent": "LAM%",
+    **{f"recall_at_fpr_{rate:g}": f"recall at FPR {rate:.1%}" for rate in (0.001, 0.005, 0.01)},
+    "loss": "loss", "brier": "Brier", "calibration_error": "calibration error (ECE)",
+}  # fmt: skip
+"""Of an evaluation, and how they are spelled for people."""
+
+
 def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableType:
     """The figures of an evaluation as tables."""
-    figures = Table(f"{values['mails']:,} {title}", "", box=None, header_style="bold")
-    for key in ("accuracy", "precision", "recall", "f1", "roc_auc", "loss"):
-        figures.add_row(key, f"{values[key]:.4f}")
+    figures = Table(
+        f"{values['mails']:,} {title}", "", "95% interval", box=None, header_style="bold"
+    )
+    for key, name in FIGURES.items():
+        if key in values and not math.isnan(values[key]):
+            low, high = values.get("intervals", {}).get(key, (None, None))
+            spread = "" if low is None else f"{low:.4f} to {high:.4f}"
+            figures.add_row(name, f"{values[key]:.4f}", spread)
     classes = Table("class", "precision", "recall", "f1", "mails", box=None)
     for label in labels.names:
         row = values["classes"][label]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.labels import Labels
-from training.metrics import RATES, report, summary
+from training.metrics import RATES, lam_percent, report, summary
 
 
 def test_two_labels_by_hand() -> None:
@@ -64,3 +64,19 @@ def test_several_labels_by_hand() -> None:
 def test_a_label_that_all_mails_have_leaves_the_auc_undefined() -> None:
     values = summary(np.array([[1, 1], [1, 0]], bool), np.array([[0.9, 0.1], [0.3, 0.7]]))
     assert np.isnan(values["roc_auc"])
+
+
+def test_two_labels_have_the_figures_of_spam_filters_and_their_intervals() -> None:
+    """Of 100 ham mails one is taken, of 50 spam mails five are missed."""
+    spam = np.concatenate([np.full(99, 0.1), [0.9], np.full(5, 0.2), np.full(45, 0.8)])
+    scores = np.stack([1 - spam, spam], 1)
+    truth = np.repeat([0, 1], [100, 50])
+    values = report(truth, scores.argmax(1), scores, Labels(("ham", "spam")))
+    assert values["false_positive_rate"] == pytest.approx(0.01)
+    assert values["one_minus_auc_percent"] == pytest.approx(100 * (1 - values["roc_auc"]))
+    odds = np.sqrt((0.01 / 0.99) * (0.1 / 0.9))
+    assert values["lam_percent"] == pytest.approx(100 * odds / (1 + odds))
+    for name, (low, high) in values["intervals"].items():
+        assert low < values[name] < high, name
+    assert lam_percent(0, 10, 1, 10) == 0.0
+    assert np.isnan(lam_percent(0, 10, 10, 10))
