@@ -13,6 +13,7 @@ Nothing is pickled. It is written beside its place and renamed, so it is whole o
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from training.config import TrainConfig
 from training.labels import Labels
 from training.mail import MAIL_TEXT_VERSION
 from training.model import HeadShape, MailModel, rebuild
+from training.operating import OperatingPoint
 
 FORMAT = 2
 FILES = frozenset(
@@ -62,6 +64,10 @@ class Bundle:
     head: HeadShape
     metrics: dict[str, Any] = field(default_factory=dict)
     """`validation` and `test`, each as `training.metrics.report` gives it."""
+    temperature: float = 1.0
+    """Of `training.calibration`; the weights are not."""
+    points: tuple[OperatingPoint, ...] = ()
+    """Of two labels, one of which a mail has; fitted on the validation mails."""
 
     @property
     def label_set(self) -> Labels:
@@ -119,6 +125,8 @@ def load(path: Path) -> Bundle:
             extras=tuple(facts["extras"]),
             head=HeadShape(**facts["head"]),
             metrics=facts["metrics"],
+            temperature=float(facts.get("temperature", 1.0)),
+            points=tuple(OperatingPoint(**point) for point in facts.get("points", ())),
         )
     except BundleError:
         raise
@@ -140,6 +148,8 @@ def save(
     *,
     version: str,
     metrics: dict[str, Any],
+    temperature: float = 1.0,
+    points: Sequence[OperatingPoint] = (),
 ) -> Bundle:
     """Write a bundle; `path` is replaced as a whole."""
     new = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
@@ -162,6 +172,8 @@ def save(
         extras=config.data.extras,
         head=model.shape,
         metrics=metrics,
+        temperature=temperature,
+        points=tuple(points),
     )
     (new / "README.md").write_text(_card(bundle, config), "utf-8")
     facts = {key: value for key, value in asdict(bundle).items() if key != "path"}

@@ -1,7 +1,7 @@
 """The end of a run: its best checkpoint bundled, tested and registered."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from safetensors.torch import load_file
 from training import bundle as bundles
 from training import registry
 from training.bundle import Bundle
+from training.calibration import temperature
 from training.checkpoint import MODEL, weights_digest
 from training.evaluation import score
 from training.home import Home
 from training.mails import Mails
 from training.model import build
+from training.operating import fit
 from training.run import Run
 from training.stages import Stages
 from training.status import Status
@@ -96,26 +98,27 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     words = tokenizer(config.model.name)
     place = run.path / "bundle"
     bundles.save(place, model, words, config, version=run.path.name, metrics={})
-    metrics = {}
+    labels = config.data.label_set
     with stages.stage("evaluation") as stage:
         both = np.concatenate([mails.on("validation"), mails.on("test")])
         scored = score(
-            place, mails.cache, both, config.data.label_set,
-            config.scaling.precision, config.scaling.fewest,
+            place, mails.cache, both, labels, config.scaling.precision, config.scaling.fewest,
             lambda done: stage.update(f"{done:,} of {len(both):,} mails", done, len(both)),
         )  # fmt: skip
-        cut = len(mails.on("validation"))
-        parts = {"validation": slice(None, cut), "test": slice(cut, None)}
-        if config.data.with_validation:
-            del parts["validation"]  # it was trained on them
-        for name, part in parts.items():
-            scored_part = replace(
-                scored, ids=scored.ids[part], truth=scored.truth[part], scores=scored.scores[part]
-            )
-            metrics[name] = scored_part.report()
-        test = metrics["test"]
+        validation, test = scored.cut(len(mails.on("validation")))
+        metrics, heat, points = {}, 1.0, []
+        if not config.data.with_validation:  # else it was trained on those mails
+            heat = temperature(validation.truth, validation.scores)
+            validation, test = validation.at(heat), test.at(heat)
+            points = fit(validation.positive) if len(labels.names) == 2 and not labels.multi else []
+            metrics["validation"] = validation.report()
+        metrics["test"] = test.report(points)
+        said = metrics["test"]
         stage.update(
-            f"{len(mails.on('test')):,} test mails: accuracy {test['accuracy']:.4f}, "
-            f"ROC AUC {test['roc_auc']:.4f}"
+            f"{len(test.ids):,} test mails: accuracy {said['accuracy']:.4f}, "
+            f"ROC AUC {said['roc_auc']:.4f}"
         )
-    return bundles.save(place, model, words, config, version=run.path.name, metrics=metrics)
+    return bundles.save(
+        place, model, words, config, version=run.path.name, metrics=metrics, temperature=heat,
+        points=points,
+    )  # fmt: skip

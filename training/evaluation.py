@@ -3,7 +3,8 @@
 mailray evaluate [--model M] [--source S] [--split test] [--predictions FILE]
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,13 @@ import ray.data
 
 from training import metrics
 from training.bundle import Bundle, load
+from training.calibration import calibrated
 from training.config import TrainConfig
+from training.curve import Curve
 from training.home import Home
 from training.labels import Labels
 from training.mails import survey
+from training.operating import OperatingPoint, told
 from training.schema import read_yaml, validate
 from training.scorer import Precision, Scorer
 from training.sources import SourceError
@@ -42,9 +46,29 @@ class Scored:
     scores: np.ndarray
     """float32 [mails, labels]"""
 
-    def report(self) -> dict[str, Any]:
-        """As `training.metrics.report`."""
-        return metrics.report(self.truth, self.labels.guess(self.scores), self.scores, self.labels)
+    def report(self, points: Sequence[OperatingPoint] = ()) -> dict[str, Any]:
+        """As `training.metrics.report`, and what each operating point did."""
+        guess = self.labels.guess(self.scores)
+        values = metrics.report(self.truth, guess, self.scores, self.labels)
+        return values | ({"points": told(points, self.positive)} if points else {})
+
+    @property
+    def positive(self) -> Curve:
+        """Of two labels, one of which a mail has, the scores of the second."""
+        return Curve.of(self.truth == 1, self.scores[:, 1])
+
+    def cut(self, at: int) -> tuple["Scored", "Scored"]:
+        """The first so many mails, and the others."""
+        first, rest = (
+            replace(self, ids=self.ids[part], truth=self.truth[part], scores=self.scores[part])
+            for part in (slice(None, at), slice(at, None))
+        )
+        return first, rest
+
+    def at(self, temperature: float) -> "Scored":
+        """The same mails, their scores calibrated."""
+        scores = calibrated(self.scores, temperature, multi=self.labels.multi)
+        return replace(self, scores=scores)
 
 
 def evaluate(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from training.bundle import Bundle
+from training.calibration import calibrated
 from training.tokenizing import encode
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -40,7 +41,7 @@ class Scorer:
         return encode(self.tokenizer, texts, bundle.max_length, bundle.keep_head)
 
     def score(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        """Probabilities, float32 [mails, labels], in the order given.
+        """Calibrated probabilities, float32 [mails, labels], in the order given.
 
         Mails are batched by length, so that a short one never pays for a long neighbour.
         """
@@ -54,7 +55,7 @@ class Scorer:
             batch.append(row)
         if batch:
             scores[batch] = self._forward([tokens[i] for i in batch])
-        return scores
+        return calibrated(scores, self.bundle.temperature, multi=self.bundle.head.multi)
 
     @torch.inference_mode()
     def _forward(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:

@@ -125,7 +125,7 @@ def evaluate(
             )  # fmt: skip
         if predictions is not None:
             write_predictions(scored, predictions)
-        values = scored.report()
+        values = scored.report(bundle.points)
         title = f"{split} mails" if source is None else f"mails of {source}"
         console.result(
             report(values, bundle.label_set, title),
@@ -249,7 +249,30 @@ def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableTy
     confusion = Table("class" if labels.multi else "true \\ taken for", *heads, box=None)
     for label, counts in zip(labels.names, values["confusion"], strict=True):
         confusion.add_row(label, *map(str, np.ravel(counts)))
-    return Group(figures, Text(), classes, Text(), confusion)
+    parts: list[RenderableType] = [figures, Text(), classes, Text(), confusion]
+    if "points" in values:
+        parts += [Text(), operating(values["points"])]
+    return Group(*parts)
+
+
+def operating(rows: list[dict[str, Any]]) -> Table:
+    """What each operating point did."""
+    table = Table("operating point", "keeps FPR", "threshold", "FPR here", "recall here", box=None)
+    for row in rows:
+        keeps = f"at most {row['rate']:.1%}"
+        if row["threshold"] is None:
+            table.add_row(
+                row["name"], keeps, "none",
+                f"needs {row['needed']:,} good mails to validate on, had {row['had']:,}",
+            )  # fmt: skip
+            continue
+        (_, most), (least, _) = (row["intervals"][k] for k in ("false_positive_rate", "recall"))
+        table.add_row(
+            row["name"], keeps, f"{row['threshold']:.4f}",
+            f"{row['false_positive_rate']:.2%} ({row['false']} of {row['no']:,}), below {most:.2%}",
+            f"{row['recall']:.4f}, above {least:.4f}",
+        )  # fmt: skip
+    return table
 
 
 def _one_of(option: str, value: str, *allowed: str) -> None:

@@ -48,10 +48,17 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
     assert metrics["accuracy"] > 0.8
     assert (result.version, result.champion) == ("1", True)
     assert Run.read(run.path).state == "done"
+    assert 0.05 <= result.bundle.temperature <= 20
+    assert [(p["name"], p["threshold"], p["needed"]) for p in metrics["points"]] == [
+        ("strict", None, 2995), ("balanced", None, 598), ("lenient", None, 299),
+    ]  # fmt: skip
 
     place = registry.resolve(here, "mailray-smoke@champion")
     champion = load_bundle(place)
     assert champion.version == "1"
+    assert (champion.temperature, champion.points) == (
+        result.bundle.temperature, result.bundle.points,
+    )  # fmt: skip
     scored = evaluate(champion, here, Quiet(), split="test", workers=1)
     again = scored.report()
     assert again["confusion"] == metrics["confusion"]
