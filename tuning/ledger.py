@@ -99,7 +99,7 @@ class Ledger:
             if self.config.stopping.kind == "asha" and not last and trial.should_prune():
                 reason = f"asha, after epoch {epoch}"
         self._clock()
-        if reason is None and not last and self.spent(facts):
+        if reason is None and not last and self.spent():
             reason = f"the budget is spent, after epoch {epoch}"
         if reason:
             trial.set_user_attr("reason", reason)
@@ -138,13 +138,19 @@ class Ledger:
             self._clock()
         return _trial(self._frozen(number))
 
-    def spent(self, more: Facts | None = None) -> bool:
-        """Whether the budget is used up, `more` being an epoch that is not yet written down."""
+    def spent(self) -> bool:
+        """Whether the budget has no room for an epoch more: of a new trial, or of one that runs.
+
+        What other trials are at counts as done: each of them will finish the epoch it is in.
+        """
         budget = self.config.budget
         if budget.hours is not None and self.wall >= budget.hours * 3600:
             return True
-        done = sum(len(t.epochs) for t in self.trials()) + (more is not None)
-        return budget.epochs is not None and done >= budget.epochs
+        if budget.epochs is None:
+            return False
+        trials = self.trials()
+        begun = sum(1 for t in trials if t.state == "running" and t.number in self.handed)
+        return sum(len(t.epochs) for t in trials) + begun >= budget.epochs
 
     @property
     def wall(self) -> float:

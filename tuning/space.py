@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from training.schema import Section
 
@@ -37,6 +37,12 @@ class Axis(Section):
     """Values to try every one of; for the searcher `grid` alone."""
     when: dict[str, Any] = Field(default_factory=dict)
     """The key is searched only where those other keys, named before, have these values."""
+
+    @field_validator("choice", "grid")
+    @classmethod
+    def _numbers(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        # YAML 1.1 takes 5e-05 for a text.
+        return None if values is None else tuple(map(_number, values))
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -160,6 +166,13 @@ def override(key: str, value: Any) -> str:
 
 def _scalar(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else _text(value)
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _text(value: Any) -> str:

@@ -113,6 +113,22 @@ def test_the_budget_ends_a_study(tmp_path: Path) -> None:
     assert "budget" in str(trials[-1].reason)
 
 
+def test_the_budget_counts_the_epochs_that_other_trials_are_in(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, _study("trials=9", "budget.epochs=5"))
+    first, second = ledger.next(), ledger.next()
+    assert first is not None
+    assert second is not None
+    stopped = []
+    for epoch in (1, 2, 3):
+        for trial in (first, second):
+            facts = {"epoch": epoch, "val_loss": 0.5, "seconds": 1.0}
+            if trial not in stopped and ledger.report(trial.number, epoch, facts, last=False):
+                ledger.finish(trial.number)
+                stopped.append(trial)
+    assert ledger.next() is None
+    assert sum(len(trial.epochs) for trial in ledger.trials()) == 5
+
+
 def test_trials_are_added_to_a_finished_study(tmp_path: Path) -> None:
     study = _study("trials=3")
     before = _all(tmp_path, study)

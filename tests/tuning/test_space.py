@@ -76,3 +76,7 @@ def test_a_config_is_a_point_of_the_space_or_outside_of_it() -> None:
     assert point_of(study.space, tree) == {"optimizer.lr": 1e-4, "batching.size": 8}
     study, config = resolve_study(recipe="bayes", overrides=["optimizer.lr=0.1"])
     assert point_of(study.space, config.model_dump(mode="json")) is None
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
+    assert Axis(grid=("5e-05", 0.1, "focal")).values == (5e-05, 0.1, "focal")
