@@ -81,10 +81,10 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
     """
     began = time.monotonic()
     config, path = record.config, record.path
+    learned = Record.read(home.runs / record.study.warm_start) if record.study.warm_start else None
     at_once = room(record.study)
     mails = load_all(config, record.study.space, home, stages)
     _enough(record, mails)
-    learned = Record.read(home.runs / record.study.warm_start) if record.study.warm_start else None
     fresh = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     with alone(path):
