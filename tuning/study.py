@@ -37,7 +37,7 @@ from tuning.course import Course
 from tuning.ledger import Ledger
 from tuning.record import Record, alone
 from tuning.report import write
-from tuning.room import room
+from tuning.room import clear, room
 from tuning.space import point_of
 from tuning.trainable import run_trial
 from tuning.trial import Trial, folder, settled
@@ -145,6 +145,7 @@ def _run(
                 ).fit()
             finally:
                 course.close()
+                clear()
         shutil.rmtree(path / "tune", ignore_errors=True)
 
 

@@ -1,11 +1,14 @@
 """How many trials a cluster has room for."""
 
+import time
+
 import pytest
 import ray
+from ray.util.placement_group import placement_group, placement_group_table
 
 from training.schema import ConfigError
 from tuning.config import StudyConfig, resolve_study
-from tuning.room import room
+from tuning.room import clear, room
 
 
 def _study(*overrides: str) -> StudyConfig:
@@ -46,3 +49,14 @@ def test_what_does_not_fit_is_refused(
     monkeypatch.setattr(ray, "cluster_resources", lambda: have)
     with pytest.raises(ConfigError, match=said):
         room(_study(*overrides))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_placement_groups_that_are_left_are_removed() -> None:
+    left = placement_group([{"CPU": 1}])
+    ray.get(left.ready())
+    clear()
+    deadline = time.monotonic() + 30
+    while placement_group_table(left)["state"] != "REMOVED":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
