@@ -36,6 +36,15 @@ class Point:
         """Trials that came to their end."""
         return [trial for trial in self.trials if trial.state == "done"]
 
+    def told(self, metric: str) -> str:
+        """An objective's value and its interval for people; empty where there is none."""
+        if metric not in self.values:
+            return ""
+        if metric not in self.intervals:
+            return f"{self.values[metric]:.4f}"
+        low, high = self.intervals[metric]
+        return f"{self.values[metric]:.4f} ({low:.4f} to {high:.4f})"
+
     def facts(self) -> dict[str, Any]:
         """As plain values."""
         return {

@@ -59,7 +59,7 @@ def _summary(
     rows = {
         "Objective": goal,
         "Best settings": shown(best.settings),
-        "Best value": ", ".join(f"{metric} {_value(best, metric)}" for metric in study.directions),
+        "Best value": ", ".join(f"{metric} {best.told(metric)}" for metric in study.directions),
         "Searcher": f"{study.searcher}, stopping {study.stopping.kind}, seed {study.seed}",
         "Cost": f"{spent['trials']:.0f} trials, {spent['epochs']:.0f} epochs, "
         f"{spent['core_hours']:.2f} core-hours, {spent['gpu_hours']:.2f} GPU-hours",
@@ -85,7 +85,7 @@ def _table(study: StudyConfig, ranked: Sequence[Point]) -> str:
         cells = [
             str(point.number),
             *(_text(point.settings.get(key, "")) for key in study.space),
-            *(_value(point, metric) for metric in study.directions),
+            *(point.told(metric) for metric in study.directions),
             str(facts["epochs"]),
             f"{facts['seconds']:.1f}",
             f"{states}: {reasons}" if reasons else states,
@@ -123,15 +123,6 @@ def _plots(
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
-
-
-def _value(point: Point, metric: str) -> str:
-    if metric not in point.values:
-        return ""
-    if metric not in point.intervals:
-        return f"{point.values[metric]:.4f}"
-    low, high = point.intervals[metric]
-    return f"{point.values[metric]:.4f} [{low:.4f}, {high:.4f}]"
 
 
 def _text(value: Any) -> str:

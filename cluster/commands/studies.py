@@ -22,7 +22,7 @@ def shown(result: "StudyResult", labels: "Labels") -> RenderableType:
         facts = point.facts()
         table.add_row(
             str(rank), *(_text(point.settings.get(key, "")) for key in keys),
-            *(_value(point, metric) for metric in result.objective), str(facts["epochs"]),
+            *(point.told(metric) for metric in result.objective), str(facts["epochs"]),
             f"{facts['seconds']:.1f}", _state(point),
         )  # fmt: skip
     spent, best = result.cost, result.best
@@ -40,15 +40,6 @@ def shown(result: "StudyResult", labels: "Labels") -> RenderableType:
         table, Text(), *map(Text, lines), Text(), tested,
         Text(f"\n{best.model} version {best.version}: {best.bundle.path}"),
     )  # fmt: skip
-
-
-def _value(point: "Point", metric: str) -> str:
-    if metric not in point.values:
-        return ""
-    if metric not in point.intervals:
-        return f"{point.values[metric]:.4f}"
-    low, high = point.intervals[metric]
-    return f"{point.values[metric]:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _state(point: "Point") -> str:

@@ -235,8 +235,8 @@ def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableTy
     )
     for key, name in FIGURES.items():
         if key in values and not math.isnan(values[key]):
-            low, high = values.get("intervals", {}).get(key, (None, None))
-            spread = "" if low is None else f"{low:.4f} to {high:.4f}"
+            low, high = values.get("intervals", {}).get(key, (math.nan, math.nan))
+            spread = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
             figures.add_row(name, f"{values[key]:.4f}", spread)
     classes = Table("class", "precision", "recall", "f1", "mails", box=None)
     for label in labels.names:
