@@ -1,5 +1,6 @@
 """Tracking: what a run does, to MLflow and to TensorBoard files; written by the driver."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -62,7 +63,15 @@ class Tracker:
             params = [Param(*row) for row in _flat(config.model_dump(mode="json"))]
             self.client.log_batch(run_id, params=params)  # one call, not fifty
         else:
-            self.client.update_run(run_id, status="RUNNING")
+            from mlflow.exceptions import MlflowException
+
+            try:
+                self.client.update_run(run_id, status="RUNNING")
+            except MlflowException as error:
+                raise TrackingError(
+                    f"MLflow at {home.tracking_uri} does not know run {run_id} of {name}; set "
+                    "MLFLOW_TRACKING_URI to where it was begun"
+                ) from error
         self.run_id: str = run_id
 
     def _experiment(self, home: Home, name: str) -> str:
@@ -79,7 +88,8 @@ class Tracker:
         now = int(time.time() * 1000)
         told = []
         for key, value in metrics.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and not math.isnan(value):  # as an AUC where a label is absent
                 self.board.add_scalar(key, value, step)
                 told.append(Metric(key, float(value), now, step))
         self.client.log_batch(self.run_id, metrics=told)  # one call, not ten
