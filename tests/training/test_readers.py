@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from training.labels import Labels
@@ -94,6 +94,7 @@ def test_jsonl_ranges_of_any_size_give_every_line_once(
 
 
 @settings(max_examples=150, deadline=None)
+@example(suffix="csv", head=b"", noise=b'"\n')
 @given(
     suffix=st.sampled_from(["csv", "tsv", "jsonl", "parquet", "mbox"]),
     head=st.sampled_from(

@@ -39,9 +39,10 @@ def check_columns(place: str, columns: Sequence[str]) -> dict[str, str]:
         if name in COLUMNS:
             found[name] = column
     if "label" not in found or not any(name in found for name in ("raw", *FIELDS)):
+        there = (" ".join(printable(column).split()) for column in columns)  # it may have lines
         raise SourceError(
             f"data.source: {place} needs the column label, and raw or some of subject, from, body, "
-            f"text; it has {', '.join(map(printable, columns))}"
+            f"text; it has {', '.join(there)}"
         )
     return found
 
