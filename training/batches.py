@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from training.plan import Plan, cut
-from training.scorer import pad
+from training.tensors import Reader
+from training.wide import Grams
 
 _AHEAD: Final = 4
 """Batches that are made before they are asked for."""
@@ -30,6 +31,8 @@ class Micro:
     """int64 [mails], codes of `training.labels`"""
     real: int
     """Tokens that are not padding."""
+    grams: Grams | None = None
+    """What a wide part reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Batch:
 def stream(
     plan: Plan,
     tokens: Path,
-    filler: int,
+    reader: Reader,
     rank: int,
     world: int,
     epoch: int,
@@ -65,31 +68,34 @@ def stream(
 ) -> Iterator[Batch]:
     """A rank's batches, as `Plan.rows_of` gives them, in parts of at most `micro` tokens."""
     rows = plan.rows_of(tokens, rank, world, epoch, step, here=here)
-    yield from _ahead(_batch(row, filler, micro, pinned) for row in rows)
+    yield from _ahead(_batch(row, reader, micro, pinned) for row in rows)
 
 
-def _batch(row: dict[str, Any], filler: int, micro: int | None, pinned: bool) -> Batch:
+def _batch(row: dict[str, Any], reader: Reader, micro: int | None, pinned: bool) -> Batch:
     flat = np.asarray(row["tokens"], np.int64)
     lengths = np.asarray(row["lengths"], np.int64)
     rows = np.asarray(row["rows"], np.int64)
     labels = np.asarray(row["labels"], np.int64)
     mails = np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
+    lengths = reader.lengths(lengths)
     order = np.argsort(lengths, kind="stable")
     parts = [order] if micro is None or not len(order) else cut(order, lengths, micro)
-    made = [_micro([mails[i] for i in at], rows[at], labels[at], filler, pinned) for at in parts]
+    made = [_micro([mails[i] for i in at], rows[at], labels[at], reader, pinned) for at in parts]
     return Batch(int(row["epoch"]), int(row["step"]), int(row["size"]), made)
 
 
 def _micro(
-    mails: list[np.ndarray], rows: np.ndarray, labels: np.ndarray, filler: int, pinned: bool
+    mails: list[np.ndarray], rows: np.ndarray, labels: np.ndarray, reader: Reader, pinned: bool
 ) -> Micro:
     stand_in = not mails
-    ids, mask = pad([np.zeros(2, np.int64)] if stand_in else mails, filler)
+    ids, mask, grams = reader([np.zeros(2, np.int64)] if stand_in else mails)
     truth = torch.zeros(1, dtype=torch.int64) if stand_in else torch.from_numpy(labels)
     if pinned:
         ids, truth = ids.pin_memory(), truth.pin_memory()
         mask = None if mask is None else mask.pin_memory()
-    return Micro(rows, ids, mask, truth, sum(map(len, mails)))
+        grams = None if grams is None else Grams(*(part.pin_memory() for part in grams))
+    real = sum(min(len(mail), reader.max_length) for mail in mails)
+    return Micro(rows, ids, mask, truth, real, grams)
 
 
 def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

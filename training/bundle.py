@@ -58,6 +58,8 @@ class Bundle:
     max_length: int
     keep_head: float
     """The share of a longer mail's tokens that come from its beginning."""
+    read_length: int
+    """Tokens of a mail that the model reads, those of a wide part included."""
     mail_text_version: int
     extras: tuple[str, ...]
     """What the mail text has beyond the default."""
@@ -121,6 +123,7 @@ def load(path: Path) -> Bundle:
             labels=tuple(facts["labels"]),
             max_length=facts["max_length"],
             keep_head=facts["keep_head"],
+            read_length=facts.get("read_length", facts["max_length"]),
             mail_text_version=facts["mail_text_version"],
             extras=tuple(facts["extras"]),
             head=HeadShape(**facts["head"]),
@@ -168,6 +171,7 @@ def save(
         labels=config.data.labels,
         max_length=config.data.max_length,
         keep_head=config.data.keep_head,
+        read_length=config.data.read_length,
         mail_text_version=MAIL_TEXT_VERSION,
         extras=config.data.extras,
         head=model.shape,

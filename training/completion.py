@@ -92,7 +92,7 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
     config = run.config
     model = build(
         config.model, len(config.data.labels), config.data.max_length,
-        multi=config.data.multi_label,
+        multi=config.data.multi_label, wide=config.data.wide_length > 0,
     )  # fmt: skip
     model.load_state_dict(load_file(checkpoint / MODEL))
     words = tokenizer(config.model.name)

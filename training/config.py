@@ -48,6 +48,9 @@ class DataConfig(Section):
     """What of a mail is read besides: it often tells an archive rather than spam."""
     keep_head: Share = 0.75
     """The share of `max_length` that the beginning of a longer mail gets; its end has the rest."""
+    wide_length: int = Field(default=0, ge=0, le=8192)
+    """Tokens of a mail, cut likewise, that the wide part reads: a weight for every one and two
+    tokens beside the encoder, cheap and hard to beat; 0 for a model without one."""
     split: Literal["hash", "time"] = "hash"
     """`time` tests on the latest mails; named splits of the data itself win over both."""
     validation: Fraction = 0.1
@@ -71,6 +74,11 @@ class DataConfig(Section):
         return self
 
     @property
+    def read_length(self) -> int:
+        """Tokens of a mail that are kept: what the encoder reads, or the wide part."""
+        return max(self.max_length, self.wide_length)
+
+    @property
     def label_set(self) -> Labels:
         """The labels, and how a mail has them."""
         return Labels(self.labels, self.multi_label)
@@ -92,6 +100,8 @@ class ModelConfig(Section):
     """None is the model's own on a GPU and 0 on a CPU, where any needs a slow kernel."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """The kernel; `auto` is PyTorch's fused one, on a CPU blocks that stay in its cache."""
+    wide_buckets: int = Field(default=2**18, ge=2**10, le=2**26)
+    """Weights of the wide part for each label; n-grams fall into them by a hash."""
     gradient_checkpointing: bool = False
     """Layers are computed again in the backward pass: a third more work, far less memory."""
     freeze: int = Field(default=0, ge=0)
@@ -103,6 +113,8 @@ class OptimizerConfig(Section):
 
     lr: float = Field(default=2e-5, gt=0)
     """The peak learning rate."""
+    wide_lr: float = Field(default=0.2, gt=0)
+    """The peak learning rate of the wide part, `data.wide_length`; it has no weight decay."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled; biases and layer norms have none."""
     warmup: Fraction = 0.1

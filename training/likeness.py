@@ -44,7 +44,7 @@ def signatures(texts: Sequence[str], ids: Sequence[str]) -> np.ndarray:
     starts = np.flatnonzero((data[1:] != 32) & (data[1:] != 0) & (data[:-1] == 32)) + 1
     windows = np.lib.stride_tricks.sliding_window_view(data, _SHINGLE)[starts]
     halves = np.ascontiguousarray(windows).view(np.uint64)
-    hashes = _mixed(halves[:, 0] ^ _mixed(halves[:, 1]))
+    hashes = mixed(halves[:, 0] ^ mixed(halves[:, 1]))
     ends = np.cumsum([len(blob) for blob in blobs])
     offsets = np.concatenate([[0], np.searchsorted(starts, ends)]).astype(np.uint64)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, HASHES, 1)
@@ -82,7 +82,7 @@ def _alike(
         yield a[alike], b[alike]
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer (Steele, Lea, Flood 2014), uint64 to uint64."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -28,9 +28,11 @@ from training.optimizer import make_optimizer
 from training.plan import VALIDATE, Plan
 from training.profiler import Profiler
 from training.progress import Poster
+from training.rarity import rarities
 from training.schema import ConfigError
 from training.scorer import bf16_pays
 from training.seat import Seat
+from training.tensors import Reader
 
 _LOOK: Final = 16
 """Steps between two looks for a notice that a node is to go: the call is one of all ranks."""
@@ -50,8 +52,11 @@ def train(job: Job) -> str | None:
     try:
         raw = build(
             config.model, len(config.data.labels), config.data.max_length,
-            multi=config.data.multi_label,
+            multi=config.data.multi_label, wide=config.data.wide_length > 0,
         )  # fmt: skip
+        if raw.wide is not None:
+            rarity = rarities(job.tokens, plan.rows.train, raw.wide.buckets)
+            raw.wide.rarity.data.copy_(rarity)
         model = seat.prepare(raw)
         optimizer, schedule = make_optimizer(raw, config.optimizer, sum(plan.steps()))
         loss = _loss(config, raw, plan)
@@ -69,8 +74,9 @@ def train(job: Job) -> str | None:
     )  # fmt: skip
     if state.over or state.epoch >= (job.until or config.optimizer.epochs):
         return None
+    reader = Reader(raw.filler, config.data.max_length, config.data.keep_head, raw.shape.wide)
     batches = stream(
-        plan, job.tokens, raw.filler, rank, world, state.epoch, state.step,
+        plan, job.tokens, reader, rank, world, state.epoch, state.step,
         config.batching.micro_tokens, pinned=torch.cuda.is_available(),
         here=job.report is not None,
     )  # fmt: skip
@@ -224,7 +230,8 @@ class Worker:
         precision = self.job.config.scaling.precision
         bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits: torch.Tensor = model(part.ids.to(device, non_blocking=True), mask)
+            grams = None if part.grams is None else part.grams.to(device)
+            logits: torch.Tensor = model(part.ids.to(device, non_blocking=True), mask, grams)
         return logits
 
     def _losses(self, model: Any, part: Micro) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Mails:
 
     cache: TokenCache
     lengths: np.ndarray
-    """int32 [all rows of the cache], 0 where a mail could not be read"""
+    """int32 [all rows of the cache], tokens that the encoder reads, 0 of a mail that is none"""
     labels: np.ndarray
     """int32 [all rows], codes of `training.labels`, -1 where one is unknown"""
     side: np.ndarray
@@ -89,7 +89,7 @@ def survey(
         cache = prepare(
             source,
             tokenizer,
-            data.max_length,
+            data.read_length,
             data.keep_head,
             text_options(data.extras),
             home.tokens,
@@ -99,7 +99,8 @@ def survey(
         stage.update(f"{cache.mails:,} mails, {cache.unreadable:,} unreadable{reused}")
     with stages.stage("splits") as stage:
         table = cache.table()
-        lengths = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
+        kept = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
+        lengths = np.minimum(kept, data.max_length)
         labels = data.label_set.codes(table["label"])
         groups = group(table)
         side = _sides(data, source, table, lengths, labels, groups, home)

@@ -13,6 +13,7 @@ from training.attention import BLOCKED
 from training.batches import Batch, Micro
 from training.model import MailModel
 from training.scorer import bf16_pays
+from training.wide import grams
 
 WINDOW: Final = 30.0
 """Seconds of step time that the figures are of."""
@@ -94,7 +95,8 @@ class Work(TorchFunctionMode):
         if kernel == BLOCKED:  # whose products are not seen from here
             settings._attn_implementation = "sdpa"
         with torch.enable_grad(), self:
-            model(self.ids, None)
+            words = None if model.wide is None else grams(self.ids.tolist(), model.wide.buckets)
+            model(self.ids, None, None if words is None else words.to(self.ids.device))
         settings._attn_implementation = kernel
         model.train(mode)
 

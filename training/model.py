@@ -15,6 +15,7 @@ from training.attention import BLOCKED, KINDS
 from training.config import ModelConfig
 from training.schema import ConfigError
 from training.weights import TINY, locate
+from training.wide import Grams, Wide
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -30,6 +31,8 @@ class HeadShape:
     dropout: float
     multi: bool = False
     """A logit, and a yes or no, for each label."""
+    wide: int = 0
+    """Buckets of the wide part beside it; 0 for none."""
 
     @property
     def logits(self) -> int:
@@ -38,7 +41,7 @@ class HeadShape:
 
 
 class MailModel(nn.Module):
-    """An encoder, pooled to one vector a mail, and one linear layer."""
+    """An encoder, pooled to one vector a mail, one linear layer, and maybe a wide part beside."""
 
     def __init__(self, encoder: nn.Module, shape: HeadShape) -> None:
         super().__init__()
@@ -53,12 +56,13 @@ class MailModel(nn.Module):
         self.head = nn.Linear(hidden, shape.logits)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.wide = Wide(shape.wide, shape.logits) if shape.wide else None
 
-    def forward(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor | None, grams: Grams | None = None) -> Tensor:
         """Logits, float32 [mails, labels], or [mails, 1] of a sigmoid head for one of two labels.
 
         `ids` and `mask` are int64 [mails, tokens], padding last; a mask of None says that no token
-        is padding, which spares the encoder the work on it.
+        is padding, which spares the encoder the work on it. A model with a wide part needs `grams`.
         """
         output = self.encoder(input_ids=ids, attention_mask=mask)
         hidden: Tensor = output.last_hidden_state
@@ -71,8 +75,11 @@ class MailModel(nn.Module):
         else:
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weights).sum(1) / weights.sum(1)
-        logits: Tensor = self.head(self.dropout(pooled))
-        return logits.float()
+        logits: Tensor = self.head(self.dropout(pooled)).float()
+        if self.wide is not None:
+            assert grams is not None, "a wide part reads n-grams"
+            logits = logits + self.wide(grams)
+        return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probability of each label, float32 [mails, labels]."""
@@ -84,15 +91,18 @@ class MailModel(nn.Module):
         return torch.softmax(logits, 1)
 
 
-def build(config: ModelConfig, labels: int, max_length: int, *, multi: bool = False) -> MailModel:
+def build(
+    config: ModelConfig, labels: int, max_length: int, *, multi: bool = False, wide: bool = False
+) -> MailModel:
     """The model that training starts from, on the CPU, in float32.
 
-    `multi` is for mails that may have several labels.
+    `multi` is for mails that may have several labels; `wide` adds the wide part.
 
     Raises:
         ConfigError: there are no such weights, or they cannot read `max_length` tokens.
     """
-    shape = HeadShape(labels, config.pooling, config.head, config.dropout, multi)
+    buckets = config.wide_buckets if wide else 0
+    shape = HeadShape(labels, config.pooling, config.head, config.dropout, multi, buckets)
     kernel = "sdpa" if config.attention == "auto" else config.attention
     kwargs: dict[str, Any] = {"hidden_dropout_prob": config.dropout}
     if config.attention_dropout is not None:

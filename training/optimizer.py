@@ -25,13 +25,17 @@ def make_optimizer(model: MailModel, config: OptimizerConfig, steps: int) -> tup
         ConfigError: there is layer decay and the encoder is not built as BERT is.
     """
     groups: list[dict[str, Any]] = []
+    wide = [] if model.wide is None else [model.wide.weights]
     if config.layer_decay == 1:
-        groups += _groups(list(model.parameters()), config)
+        beside = {id(parameter) for parameter in wide}
+        groups += _groups([p for p in model.parameters() if id(p) not in beside], config)
     else:
         for height, parameters in enumerate(_from_the_top(model)):
             rate = config.lr * config.layer_decay**height
             layer = _groups(parameters, config)
             groups += [group | {"lr": rate} for group in layer if group["params"]]
+    if wide:
+        groups.append({"params": wide, "weight_decay": 0.0, "lr": config.wide_lr})
     optimizer = AdamW(groups, lr=config.lr, fused=True)
     return optimizer, LambdaLR(optimizer, _factor(config, steps))
 
@@ -55,7 +59,8 @@ def _from_the_top(model: MailModel) -> list[list[nn.Parameter]]:
     pooler = getattr(model.encoder, "pooler", None)
     head = [*model.head.parameters(), *(pooler.parameters() if pooler is not None else ())]
     heights = [head, *(list(layer.parameters()) for layer in reversed(layers))]
-    placed = {id(parameter) for height in heights for parameter in height}
+    beside = [] if model.wide is None else list(model.wide.parameters())
+    placed = {id(parameter) for height in [*heights, beside] for parameter in height}
     return [*heights, [p for p in model.parameters() if id(p) not in placed]]
 
 

@@ -8,6 +8,7 @@ import torch
 
 from training.bundle import Bundle
 from training.calibration import calibrated
+from training.tensors import Reader
 from training.tokenizing import encode
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -31,25 +32,30 @@ class Scorer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
         self.precision: Literal["bf16", "fp32"] = "bf16" if bf16 else "fp32"
+        self.model = bundle.model().to(self.device)
         # Converted weights beat autocast, which casts them anew in each forward.
-        self.model = bundle.model().to(self.device, torch.bfloat16 if bf16 else torch.float32)
+        for part in (self.model.encoder, self.model.head):
+            part.to(torch.bfloat16 if bf16 else torch.float32)
         self.tokenizer = bundle.tokenizer()
+        self.reader = Reader(
+            self.model.filler, bundle.max_length, bundle.keep_head, bundle.head.wide
+        )
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, at most `max_length`."""
+        """Token ids of each text, special tokens included, as many as the model reads."""
         bundle = self.bundle
-        return encode(self.tokenizer, texts, bundle.max_length, bundle.keep_head)
+        return encode(self.tokenizer, texts, bundle.read_length, bundle.keep_head)
 
-    def score(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+    def score(self, tokens: Sequence[list[int]]) -> np.ndarray:
         """Calibrated probabilities, float32 [mails, labels], in the order given.
 
         Mails are batched by length, so that a short one never pays for a long neighbour.
         """
         scores = np.zeros((len(tokens), len(self.bundle.labels)), np.float32)
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        lengths = self.reader.lengths(np.array([len(of_mail) for of_mail in tokens], np.int64))
         batch: list[int] = []
-        for row in order:
-            if batch and len(tokens[row]) * (len(batch) + 1) > BATCH_TOKENS:
+        for row in np.argsort(lengths, kind="stable").tolist():
+            if batch and lengths[row] * (len(batch) + 1) > BATCH_TOKENS:
                 scores[batch] = self._forward([tokens[i] for i in batch])
                 batch = []
             batch.append(row)
@@ -58,20 +64,11 @@ class Scorer:
         return calibrated(scores, self.bundle.temperature, multi=self.bundle.head.multi)
 
     @torch.inference_mode()
-    def _forward(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        ids, mask = pad(tokens, self.model.filler)
-        logits = self.model(ids.to(self.device), None if mask is None else mask.to(self.device))
+    def _forward(self, tokens: Sequence[list[int]]) -> np.ndarray:
+        ids, mask, grams = self.reader(tokens)
+        logits = self.model(
+            ids.to(self.device),
+            None if mask is None else mask.to(self.device),
+            None if grams is None else grams.to(self.device),
+        )
         return self.model.probabilities(logits).cpu().numpy()
-
-
-def pad(
-    tokens: Sequence[Sequence[int] | np.ndarray], filler: int = 0
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Token ids as int64 [mails, longest], and their mask, None where nothing is padded."""
-    longest = max(map(len, tokens))
-    ids = torch.full((len(tokens), longest), filler, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, of_mail in enumerate(tokens):
-        ids[row, : len(of_mail)] = torch.as_tensor(of_mail)
-        mask[row, : len(of_mail)] = 1
-    return ids, None if all(len(of_mail) == longest for of_mail in tokens) else mask

@@ -218,7 +218,9 @@ def parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 _OWN = frozenset(StudyConfig.model_fields) - {"seed", "recipe"}
 """`seed=` is the training's; a study's own is set in its file."""
-READING = ("data.max_length", "data.keep_head", "data.extras", "model.name")
+READING = (
+    "data.max_length", "data.wide_length", "data.keep_head", "data.extras", "model.name",
+)  # fmt: skip
 """Keys that decide how a mail is read; for each of their values there is a token cache."""
 _INSTEAD = {
     "seed": "seeds",

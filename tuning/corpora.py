@@ -37,4 +37,6 @@ def load_all(config: TrainConfig, space: Space, home: Home, stages: Stages) -> C
 def key(config: TrainConfig) -> str:
     """What of a config decides how a mail is read."""
     data = config.data
-    return json.dumps([config.model.name, data.max_length, data.keep_head, data.extras])
+    return json.dumps(
+        [config.model.name, data.max_length, data.wide_length, data.keep_head, data.extras]
+    )

@@ -25,7 +25,8 @@ from training.config import TrainConfig, resolve
 from training.mails import Mails
 from training.model import build
 from training.plan import Plan, cut
-from training.scorer import bf16_pays, pad
+from training.scorer import bf16_pays
+from training.tensors import pad
 from training.weights import locate
 
 Found = dict[str, float]

@@ -12,7 +12,8 @@ from training.bundle import FILES, Bundle, BundleError, load, save
 from training.config import ModelConfig, TrainConfig, resolve
 from training.model import build
 from training.schema import ConfigError
-from training.scorer import Scorer, pad
+from training.scorer import Scorer
+from training.tensors import pad
 from training.weights import tokenizer
 
 

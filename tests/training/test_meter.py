@@ -13,7 +13,7 @@ from training.batches import Batch, Micro
 from training.config import ModelConfig
 from training.meter import WINDOW, Meter, Work, peak_flops
 from training.model import MailModel, build
-from training.scorer import pad
+from training.tensors import pad
 
 
 def _model(attention: Literal["auto", "sdpa", "eager"] = "sdpa", **kwargs: Any) -> MailModel:

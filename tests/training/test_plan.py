@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from training.batches import Batch, stream
 from training.plan import VALIDATE, Plan, Rows, epoch_plan, evaluation_plan, share
+from training.tensors import Reader
+
+READER = Reader(0, 64, 0.75, 0)
 
 
 @settings(max_examples=50, deadline=None)
@@ -115,7 +118,7 @@ def _plan() -> Plan:
 @pytest.mark.usefixtures("ray_session")
 def test_the_stream_is_the_plan_with_the_tokens_of_its_mails(cache: Path) -> None:
     plan = _plan()
-    batches = [list(stream(plan, cache, 0, rank, 2, 0, 0)) for rank in range(2)]
+    batches = [list(stream(plan, cache, READER, rank, 2, 0, 0)) for rank in range(2)]
     for epoch in range(2):
         trained = [
             b for of_rank in batches for b in of_rank if (b.epoch, b.step >= 0) == (epoch, True)
@@ -135,8 +138,8 @@ def test_the_stream_is_the_plan_with_the_tokens_of_its_mails(cache: Path) -> Non
 @pytest.mark.usefixtures("ray_session")
 def test_a_stream_resumes_where_it_is_told(cache: Path) -> None:
     plan = _plan()
-    whole = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, 0, 0, 1, 0, 0)]
-    rest = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, 0, 0, 1, 1, 2)]
+    whole = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, READER, 0, 1, 0, 0)]
+    rest = [(b.epoch, b.step, b.rows.tolist()) for b in stream(plan, cache, READER, 0, 1, 1, 2)]
     assert rest == whole[whole.index(rest[0]) :]
     assert rest[0][:2] == (1, 2)
 
@@ -144,8 +147,8 @@ def test_a_stream_resumes_where_it_is_told(cache: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_a_slice_too_large_is_cut_into_parts_of_the_same_mails(cache: Path) -> None:
     plan = _plan()
-    whole = list(stream(plan, cache, 0, 0, 1, 1, 0))
-    cut = list(stream(plan, cache, 0, 0, 1, 1, 0, 100))
+    whole = list(stream(plan, cache, READER, 0, 1, 1, 0))
+    cut = list(stream(plan, cache, READER, 0, 1, 1, 0, 100))
     assert [sorted(b.rows.tolist()) for b in cut] == [sorted(b.rows.tolist()) for b in whole]
     assert any(len(batch.parts) > 1 for batch in cut)
     for batch in cut:
