@@ -108,8 +108,9 @@ def test_a_wide_model_from_training_to_verdicts(home: Path) -> None:
     result = fit(new_run(here, config, "wide"), here, Quiet())
     bundle = load(result.bundle.path)
     assert (bundle.read_length, bundle.head.wide) == (64, 4096)
-    # The encoder has hardly moved: the wide part tells the made-up mails apart.
-    assert bundle.metrics["test"]["roc_auc"] > 0.95
+    # The encoder hardly moves: it is the wide part that tells the made-up mails apart, of which
+    # one in thirty says what the other label says.
+    assert bundle.metrics["test"]["roc_auc"] > 0.9
     raws = [raw for _, _, raw in mails(40)]
     truth = [label for _, label, _ in mails(40)]
     verdicts = Classifier(bundle.path).classify_raw(raws)
