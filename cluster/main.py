@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import data, doctor, jobs, quickstart, remote, serving, training
+from cluster.commands import comparison, data, doctor, jobs, quickstart, remote, serving, training
 
 app = typer.Typer(
     name="mailray",
@@ -19,6 +19,7 @@ app.add_typer(jobs.app, name="jobs")
 for command in (
     training.train,
     training.evaluate,
+    comparison.compare,
     training.tune,
     serving.serve,
     serving.classify,

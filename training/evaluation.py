@@ -15,19 +15,19 @@ import ray
 import ray.data
 
 from training import metrics
-from training.bundle import Bundle, load
+from training.bundle import Bundle, BundleError, load
 from training.calibration import calibrated
-from training.config import TrainConfig
+from training.config import DataConfig, TrainConfig
 from training.curve import Curve
 from training.home import Home
 from training.labels import Labels
-from training.mails import survey
+from training.mails import Mails, survey
 from training.operating import OperatingPoint, told
 from training.schema import read_yaml, validate
 from training.scorer import Precision, Scorer
 from training.sources import SourceError
 from training.stages import Stages
-from training.tokens import TokenCache
+from training.tokens import UNREADABLE, TokenCache
 
 _BLOCK = 256
 """Mails of one scoring task."""
@@ -86,12 +86,38 @@ def evaluate(
     Raises:
         SourceError: there are no such mails.
     """
-    config = validate(TrainConfig, read_yaml(bundle.path / "config.yaml"))
-    data = config.data if source is None else config.data.model_copy(update={"source": source})
-    mails, _ = survey(data, bundle.tokenizer(), home, stages)
+    data = data_of(bundle, source)
+    mails, findings = survey(data, bundle.tokenizer(), home, stages)
     rows = mails.on(split if source is None else "all")
+    for finding in findings if source is not None else []:
+        stages.note(f"{finding.what}: {finding.count:,}{finding.shown}")
     if not len(rows):
-        raise SourceError(f"{data.source} has no readable mail in split {split}")
+        raise SourceError(f"{data.source} has no readable mail in split {split}{_why(mails)}")
+    return scored_on(bundle, mails, rows, stages, precision, workers)
+
+
+def data_of(bundle: Bundle, source: str | None = None) -> DataConfig:
+    """The mails that a bundle was trained on, or another source's, read in the same way."""
+    data = validate(TrainConfig, read_yaml(bundle.path / "config.yaml")).data
+    return data if source is None else data.model_copy(update={"source": source})
+
+
+def _why(mails: Mails) -> str:
+    """Of a source that has no mail for a model, what is wrong with the first."""
+    broken = pyarrow.parquet.read_table(mails.cache.path / UNREADABLE).slice(0, 1).to_pylist()
+    none_left = mails.cache.unreadable == mails.cache.mails
+    return f"; the first, {broken[0]['id']}: {broken[0]['error']}" if broken and none_left else ""
+
+
+def scored_on(
+    bundle: Bundle,
+    mails: Mails,
+    rows: np.ndarray,
+    stages: Stages,
+    precision: Precision = "auto",
+    workers: int = 2,
+) -> Scored:
+    """Score some rows of a source's mails, and say how far that is."""
     with stages.stage("evaluation") as stage:
         scored = score(
             bundle.path, mails.cache, rows, bundle.label_set, precision, workers,
@@ -110,7 +136,11 @@ def score(
     workers: int,
     on_progress: Any = None,
 ) -> Scored:
-    """Score rows of a token cache in a Ray Data job; the result is in the order of `rows`."""
+    """Score rows of a token cache in a Ray Data job; the result is in the order of `rows`.
+
+    Raises:
+        BundleError: the model gives mails no probability.
+    """
     table = cache.table().select(["id", "label", "tokens"])
     blocks = [table.take(rows[at : at + _BLOCK]) for at in range(0, len(rows), _BLOCK)]
     context = ray.data.DataContext.get_current()
@@ -136,7 +166,15 @@ def score(
         if on_progress:
             on_progress(len(ids))
     truth = labels.truth(labels.codes(pa.chunked_array([spelled], pa.string())))
-    return Scored(labels, ids, truth, np.asarray(scores, np.float32))
+    scored = Scored(labels, ids, truth, np.asarray(scores, np.float32))
+    wrong = np.flatnonzero(~np.isfinite(scored.scores).all(1))
+    if len(wrong):
+        raise BundleError(
+            f"{bundle} gives {len(wrong):,} of {len(ids):,} mails no probability, but NaN "
+            f"({', '.join(ids[row] for row in wrong[:3])}{', ...' if len(wrong) > 3 else ''}): its "
+            "weights are damaged, train anew; or too large for bf16, take --precision fp32"
+        )
+    return scored
 
 
 class Score:
