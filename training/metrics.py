@@ -96,8 +96,10 @@ def _recalls(curve: Curve | None) -> dict[str, float]:
 def report(
     truth: np.ndarray, guess: np.ndarray, scores: np.ndarray, labels: Labels
 ) -> dict[str, Any]:
-    """`summary`, the number of mails, figures per class, the confusion matrix, and `spread`.
+    """`summary`, the number of mails, figures per class, their averages, the confusion matrix, and
+    95% intervals.
 
+    `averages` are over the classes, `macro` each alike and `weighted` by its mails.
     `confusion[i][j]` counts the mails of label i that were taken for label j. Where a mail may
     have several labels, `confusion[i]` is of label i alone: [[true no, false yes], [false no, true
     yes]].
@@ -120,6 +122,7 @@ def report(
     values = summary(truth, scores) | {
         "mails": len(truth),
         "classes": classes,
+        "averages": {name: per_class[f"{name} avg"] for name in ("macro", "weighted")},
         "confusion": matrix.tolist(),
         "intervals": {"accuracy": proportion(int(right.sum()), len(truth))},
     }

@@ -19,6 +19,18 @@ from training.stages import Stages
 Side = Literal["validation", "test"]
 
 
+def check(a: Bundle, b: Bundle) -> None:
+    """Refuse models that answer different questions.
+
+    Raises:
+        BundleError: they have different labels.
+    """
+    if set(a.labels) != set(b.labels) or a.head.multi != b.head.multi:
+        raise BundleError(
+            f"models with different labels cannot be compared: {_called(a)} and {_called(b)}"
+        )
+
+
 def score_both(
     a: Bundle,
     b: Bundle,
@@ -39,10 +51,7 @@ def score_both(
         BundleError: the models have different labels.
         SourceError: there are no such mails.
     """
-    if set(a.labels) != set(b.labels) or a.head.multi != b.head.multi:
-        raise BundleError(
-            f"models of different labels cannot be compared: {_called(a)} and {_called(b)}"
-        )
+    check(a, b)
     first, rows = _allowed(a, home, stages, source, split)
     second, others = _allowed(b, home, stages, source, split)
     # A source has the same rows in the same order whatever a model reads of them.

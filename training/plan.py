@@ -92,9 +92,12 @@ def share(batch: np.ndarray, lengths: np.ndarray, rank: int, world: int) -> np.n
 def evaluation_plan(
     rows: np.ndarray, lengths: np.ndarray, rank: int, world: int
 ) -> list[np.ndarray]:
-    """A rank's batches of an evaluation: every row once over all ranks, hardly any padding."""
+    """A rank's batches of an evaluation: every row once over all ranks, hardly any padding.
+
+    A rank for which there is no row has an empty batch: the others would wait for it for ever.
+    """
     mine = rows[np.argsort(lengths[rows], kind="stable")][rank::world]
-    return cut(mine, lengths, EVALUATION_TOKENS)
+    return cut(mine, lengths, EVALUATION_TOKENS) or [mine]
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,5 +130,5 @@ class _Ranking:
         true = np.concatenate([start, yes / yes[:, -1:]], 1)
         false = np.concatenate([start, no / no[:, -1:]], 1)
         auc: Any = np.trapezoid(true, false, axis=1)
-        unknown = np.where(no[:, -1] > 0, 0.0, np.nan)
+        unknown = np.where((no[:, -1] > 0) & (yes[:, -1] > 0), 0.0, np.nan)
         return auc, [np.where(false <= rate, true, 0.0).max(1) + unknown for rate in rates]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.end_to_end.terminal import Mailray
 from training.bundle import save
-from training.config import ModelConfig, TrainConfig
+from training.config import ModelConfig, TrainConfig, resolve
 from training.model import build
 from training.weights import tokenizer
 
@@ -57,6 +57,8 @@ def test_mails_that_are_none_are_named_and_the_others_judged(
         (["tune", "trials=0"], ["trials: input should be greater"]),
         (["evaluate", "--split", "half"], ["--split: one of train, validation, test, all"]),
         (["evaluate", "--model", "no/such"], ["no/such: neither a bundle directory nor NAME"]),
+        (["compare", "absent", "absent"], ["no model absent is registered"]),
+        (["compare", "a", "b", "--split", "train"], ["--split: one of test, validation"]),
         (["classify", "README.md", "--model", "absent"], ["no model absent is registered"]),
         (["serve", "--model", "absent"], ["no model absent is registered"]),
         (["data", "fetch", "enron"], ["no corpus 'enron'"]),
@@ -90,6 +92,26 @@ def test_a_csv_without_labels_and_a_model_without_weights_start_nothing(
     assert "has no weights" in said.err
     assert "Traceback" not in said.err
     assert not (home / "runs").exists()
+
+
+def test_models_that_cannot_be_measured_or_compared_are_told_in_one_line(
+    mailray: Mailray, bundle: Path, tmp_path: Path
+) -> None:
+    config = resolve(recipe="smoke", overrides=["data.labels=[billing,urgent]"])
+    model = build(config.model, 2, 64)
+    model.head.weight.data.fill_(float("nan"))
+    other = tmp_path / "other"
+    save(other, model, tokenizer("tiny"), config, version="1", metrics={})
+    said = mailray("compare", str(bundle), str(other))
+    assert said.code == 2
+    [line] = [line for line in said.err.splitlines() if line.startswith("mailray: ")]
+    assert "models with different labels cannot be compared: " in line
+    assert f"{bundle} (ham, spam) and {other} (billing, urgent)" in line
+    (tmp_path / "m.csv").write_text("id,label,body\nm1,billing,your bill\nm2,urgent,at once\n")
+    said = mailray("evaluate", "--model", str(other), "--source", str(tmp_path / "m.csv"))
+    assert said.code == 2
+    [line] = [line for line in said.err.splitlines() if line.startswith("mailray: ")]
+    assert "gives 2 of 2 mails no probability, but NaN (m1, m2)" in line
 
 
 def test_a_home_that_cannot_be_written_is_named(mailray: Mailray, home: Path) -> None:

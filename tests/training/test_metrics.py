@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from training.labels import Labels
 from training.metrics import RATES, lam_percent, report, summary
@@ -80,3 +81,36 @@ def test_two_labels_have_the_figures_of_spam_filters_and_their_intervals() -> No
         assert low < values[name] < high, name
     assert lam_percent(0, 10, 1, 10) == 0.0
     assert np.isnan(lam_percent(0, 10, 10, 10))
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_three_labels_agree_with_scikit_learn(multi: bool) -> None:
+    chance = np.random.default_rng(0)
+    labels = Labels(("a", "b", "c"), multi)
+    scores = chance.dirichlet([1, 1, 1], 1001).round(2)
+    scores = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
+    truth = chance.random((1001, 3)) < 0.2 + 0.5 * scores
+    if not multi:
+        truth = (scores + chance.normal(0, 0.4, (1001, 3))).argmax(1)
+    has = truth if multi else truth[:, None] == np.arange(3)
+    guess = labels.guess(scores)
+    values = report(truth, guess, scores, labels)
+    names = ("precision", "recall", "f1-score")
+    for average, found in (
+        *((name, values["averages"][name]) for name in ("macro", "weighted")),
+        (None, {name: [values["classes"][label][name] for label in "abc"] for name in names}),
+    ):
+        expected = sk.precision_recall_fscore_support(truth, guess, average=average)
+        for name, value in zip(names, expected, strict=False):
+            assert found[name] == pytest.approx(value, abs=1e-9)
+    for label, of_label, column in zip("abc", has.T, scores.T, strict=True):
+        row = values["classes"][label]
+        assert row["roc_auc"] == pytest.approx(sk.roc_auc_score(of_label, column), abs=1e-9)
+        expected = sk.average_precision_score(of_label, column)
+        assert row["average_precision"] == pytest.approx(expected, abs=1e-9)
+        exact = column.astype(np.float64)
+        assert row["brier"] == pytest.approx(sk.brier_score_loss(of_label, exact), abs=1e-9)
+    macro = sk.roc_auc_score(has, scores, average="macro")
+    assert values["roc_auc"] == pytest.approx(macro, abs=1e-9)
+    assert values["accuracy"] == pytest.approx(sk.accuracy_score(truth, guess), abs=1e-9)
+    assert values["averages"]["macro"]["f1-score"] == pytest.approx(values["f1"], abs=1e-9)
