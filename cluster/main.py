@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands import comparison, data, doctor, jobs, quickstart, remote, serving, training
+from cluster.commands import (
+    comparison,
+    data,
+    doctor,
+    jobs,
+    quickstart,
+    remote,
+    serving,
+    suspects,
+    training,
+)
 
 app = typer.Typer(
     name="mailray",
@@ -14,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+data.app.command()(suspects.suspects)
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 for command in (

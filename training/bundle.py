@@ -65,7 +65,8 @@ class Bundle:
     """What the mail text has beyond the default."""
     head: HeadShape
     metrics: dict[str, Any] = field(default_factory=dict)
-    """`validation` and `test`, each as `training.metrics.report` gives it."""
+    """`validation` and `test`, each as `training.metrics.report` gives it; `baselines` has such a
+    report on the test mails for each of `training.baselines`, unless they were turned off."""
     temperature: float = 1.0
     """Of `training.calibration`; the weights are not."""
     points: tuple[OperatingPoint, ...] = ()

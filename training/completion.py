@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from training import bundle as bundles
 from training import registry
+from training.baselines import baselines
 from training.bundle import Bundle
 from training.calibration import temperature
 from training.checkpoint import MODEL, weights_digest
@@ -19,6 +20,7 @@ from training.mails import Mails
 from training.model import build
 from training.operating import fit
 from training.run import Run
+from training.sources import SourceError
 from training.stages import Stages
 from training.status import Status
 from training.tracking import Tracker
@@ -68,7 +70,7 @@ def complete(
     status: Status | None = None,
 ) -> Result:
     """Bundle, test and register the best checkpoint of a run that is trained."""
-    made = _bundle(run, mails, best, stages)
+    made = _bundle(run, mails, best, home, stages)
     tracker.log({f"test_{key}": value for key, value in made.metrics["test"].items()}, 0)
     with stages.stage("registry") as stage:
         version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
@@ -87,7 +89,7 @@ def complete(
     )
 
 
-def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
+def _bundle(run: Run, mails: Mails, checkpoint: Path, home: Home, stages: Stages) -> Bundle:
     """The bundle of a checkpoint, with the metrics of validation and test in it."""
     config = run.config
     model = build(
@@ -118,7 +120,19 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, stages: Stages) -> Bundle:
             f"{len(test.ids):,} test mails: accuracy {said['accuracy']:.4f}, "
             f"ROC AUC {said['roc_auc']:.4f}"
         )
+    if config.tracking.baselines and (compared := _baselines(run, mails, home, stages)):
+        metrics["baselines"] = compared
     return bundles.save(
         place, model, words, config, version=run.path.name, metrics=metrics, temperature=heat,
         points=points,
     )  # fmt: skip
+
+
+def _baselines(run: Run, mails: Mails, home: Home, stages: Stages) -> dict[str, Any]:
+    """The report of each baseline on the test mails; none where the mails cannot be read again."""
+    try:
+        found = baselines(run.config.data, home, mails, stages)
+    except (SourceError, OSError) as error:  # which is no reason to lose what was trained
+        stages.note(f"no baselines: {error}")
+        return {}
+    return {kind: scored.report() for kind, scored in found.items()}

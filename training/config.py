@@ -219,6 +219,8 @@ class TrackingConfig(Section):
     """The name under which the bundle is registered."""
     promote: Literal["better", "always", "never"] = "better"
     """When the alias `champion` moves to the new version: `better` compares validation ROC AUC."""
+    baselines: bool = True
+    """At its end a run learns two linear models on the same split, to be compared with."""
     audit: bool = False
     """Each worker logs which mails each step was made of, in the run's directory."""
     profile: bool = False

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cluster.commands.baselines import beside
 from cluster.commands.data import fetched
 from cluster.commands.frame import Json, command
 from cluster.commands.serving import served, wait
@@ -48,6 +49,7 @@ def quickstart(
                 console.result(
                     Group(
                         report(result.bundle.metrics["test"], config.data.label_set, "test mails"),
+                        *beside(result.bundle.metrics),
                         Text(),
                         _verdicts(answers),
                         Text(f"\n{result.model} version {result.version}, served at {url}"),

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cluster.commands.baselines import beside
 from cluster.commands.training import report
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def shown(result: "StudyResult", labels: "Labels") -> RenderableType:
     tested = report(best.bundle.metrics["test"], labels, "test mails, best trial")
     return Group(
         table, Text(), *map(Text, lines), Text(), tested,
+        *beside(best.bundle.metrics),
         Text(f"\n{best.model} version {best.version}: {best.bundle.path}"),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cluster.commands.baselines import beside
 from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.console import Console
 from cluster.session import ray_session
@@ -56,6 +57,7 @@ def train(
         console.result(
             Group(
                 report(result.bundle.metrics["test"], config.data.label_set, "test mails"),
+                *beside(result.bundle.metrics),
                 Text(f"\n{result.model} version {result.version}: {result.bundle.path}"),
             ),
             result.facts(),
@@ -127,8 +129,13 @@ def evaluate(
             write_predictions(scored, predictions)
         values = scored.report(bundle.points)
         title = f"{split} mails" if source is None else f"mails of {source}"
+        shown = [report(values, bundle.label_set, title)]
+        if source is None and split == "test" and "baselines" in bundle.metrics:
+            compared = {"test": values, "baselines": bundle.metrics["baselines"]}
+            shown += beside(compared)
+            values = values | {"baselines": compared["baselines"]}
         console.result(
-            report(values, bundle.label_set, title),
+            Group(*shown),
             {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values,
         )
 
