@@ -131,7 +131,8 @@ class Linear:
             total = chances.sum(1, keepdims=True)
             even = np.full_like(chances, 1 / chances.shape[1])
             chances = np.divide(chances, total, out=even, where=total > 0)
-        return chances.astype(np.float32)
+        scores: np.ndarray = chances.astype(np.float32)
+        return scores
 
 
 def _matrix(counted: pa.Table, kind: Kind) -> csr_matrix:

@@ -3,9 +3,10 @@
     suspects(cross_validated(config.data, home, mails, stages))
     suspects(unseen(bundle, home, stages))
 
-A mail is a suspect where a model that has not learned from it is as sure of another label as it is
-of that label's own mails on average (Northcutt, Jiang and Chuang, 'Confident Learning', JAIR 2021;
-by cleanlab). What both of the model and the data get wrong in the same way is not found.
+How many labels are wrong is estimated from the mails of which a model that has not learned from them
+is as sure of another label as of that label's own mails on average; suspects are so many, those
+that it is surest of (Northcutt, Jiang and Chuang, 'Confident Learning', JAIR 2021; by cleanlab).
+What most mails of a kind have wrong is not found.
 """
 
 from pathlib import Path
@@ -52,9 +53,8 @@ def suspects(scored: Scored) -> list[dict[str, Any]]:
     labels, truth, scores = scored.labels, scored.truth, scored.scores.astype(np.float64)
     if labels.multi:
         sides = (np.stack([1 - p, p], 1) for p in scores.T)
-        wrong = np.stack(
-            [_wrong(*pair) for pair in zip(truth.T.astype(int), sides, strict=True)], 1
-        )
+        each = zip(truth.T.astype(int), sides, strict=True)
+        wrong = np.stack([_wrong(has, side) for has, side in each], 1)
         found, likelier = wrong.any(1), truth ^ wrong
         as_given = np.where(wrong, np.where(truth, scores, 1 - scores), 1).min(1)
     else:
@@ -76,7 +76,9 @@ def _wrong(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return np.zeros(len(truth), bool)
     from cleanlab.filter import find_label_issues  # seconds to import
 
-    found: np.ndarray = find_label_issues(truth, scores, filter_by="confident_learning", n_jobs=1)
+    # Of 120 labels planted in 6,046 real mails cleanlab's filter 'confident_learning' lists 105 and
+    # 6 others, this one 117 and 13 others; either one 2 where nothing was planted.
+    found: np.ndarray = find_label_issues(truth, scores, filter_by="prune_by_noise_rate", n_jobs=1)
     return found
 
 
@@ -110,7 +112,7 @@ def cross_validated(data: DataConfig, home: Home, mails: Mails, stages: Stages) 
         )  # fmt: skip
         stage.update(f"{len(rows):,} mails in {FOLDS} parts")
     ids = mails.cache.table()["id"].take(pa.array(rows)).to_pylist()
-    mean = np.mean([found[kind] for kind in KINDS], axis=0, dtype=np.float32)
+    mean = np.stack([found[kind] for kind in KINDS]).mean(0)
     return Scored(labels, ids, labels.truth(mails.labels[rows]), mean)
 
 

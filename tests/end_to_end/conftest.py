@@ -16,7 +16,8 @@ def smoke_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert said.json["metrics"]["test"]["accuracy"] > 0.8
     # A stage that takes long tells of it by lines of its own.
     stages = dict.fromkeys(line.split("  ")[0] for line in said.err.splitlines() if "  " in line)
-    assert list(stages) == ["tokens", "splits", "training", "evaluation", "registry"], said.err
+    expected = ["tokens", "splits", "training", "evaluation", "baselines", "registry"]
+    assert list(stages) == expected, said.err
     return home
 
 

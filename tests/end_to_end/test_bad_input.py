@@ -62,6 +62,8 @@ def test_mails_that_are_none_are_named_and_the_others_judged(
         (["classify", "README.md", "--model", "absent"], ["no model absent is registered"]),
         (["serve", "--model", "absent"], ["no model absent is registered"]),
         (["data", "fetch", "enron"], ["no corpus 'enron'"]),
+        (["data", "suspects", "--output", "x.txt"], ["--output: a file that ends in .parquet"]),
+        (["data", "suspects", "seed=1", "--model", "m"], ["--model has a config of its own"]),
         (["submit", "--", "dance"], ["a job is one of train, tune"]),
     ],
     ids=lambda value: "-".join(value)[:30] if isinstance(value, list) else None,

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def test_every_command_has_help_with_an_example(home: Path) -> None:
     commands = [
         "train", "evaluate", "tune", "serve", "classify", "submit", "doctor", "quickstart",
-        "data fetch", "data prepare", "data show", "data clean",
+        "data fetch", "data prepare", "data show", "data suspects", "data clean",
     ]  # fmt: skip
     for words in commands:
         said = run(home, *words.split(), "--help")
@@ -93,6 +93,29 @@ def test_evaluate_serve_and_classify_agree_on_each_mail(
         assert one["version"] == two["version"] == said.json["version"]
         for answer in (one, two):
             assert answer["scores"]["spam"] == pytest.approx(row["p_spam"], abs=tolerance)
+
+
+def test_suspected_labels_are_listed_by_id_and_a_model_stands_beside_its_baselines(
+    smoke_home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "suspects.csv"
+    words = ["data", "suspects", "data.source=synthetic:300", "model.name=tiny"]
+    said = run(smoke_home, *words, "--output", str(file), "--json")
+    assert said.code == 0, said.err
+    assert said.json["mails"] == 300
+    wrong = [id_ for at, (id_, _, _) in enumerate(synthetic.mails(300)) if at % 30 == 7]
+    assert len({row["id"] for row in said.json["suspects"][:10]} & set(wrong)) >= 8
+    assert len(file.read_text().splitlines()) == 1 + len(said.json["suspects"])
+
+    said = run(smoke_home, "data", "suspects", "--model", "mailray-smoke")
+    assert said.code == 0, said.err
+    assert "are suspected of a wrong label" in said.out
+
+    said = run(smoke_home, "evaluate", "--model", "mailray-smoke")
+    assert said.code == 0, said.err
+    names = ["this model", "byte 4-grams", "TF-IDF words"]
+    rows = [line.strip() for line in said.out.splitlines()]
+    assert [name for name in names for row in rows if row.startswith(name)] == names
 
 
 def test_a_job_on_another_head_brings_back_its_exit_code(head: str, home: Path) -> None:

@@ -53,6 +53,10 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
         ("strict", None, 2995), ("balanced", None, 598), ("lenient", None, 299),
     ]  # fmt: skip
 
+    compared = result.bundle.metrics["baselines"]
+    assert list(compared) == ["byte 4-grams", "TF-IDF words"]
+    assert all(values["mails"] == 26 and values["accuracy"] > 0.8 for values in compared.values())
+
     place = registry.resolve(here, "mailray-smoke@champion")
     champion = load_bundle(place)
     assert champion.version == "1"
