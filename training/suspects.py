@@ -4,8 +4,9 @@
     suspects(unseen(bundle, home, stages))
 
 How many labels are wrong is estimated from the mails of which a model that has not learned from
-them is as sure of another label as of that label's own mails on average; suspects are so many, those
-that it is surest of (Northcutt, Jiang and Chuang, 'Confident Learning', JAIR 2021; by cleanlab).
+them is as sure of another label as of that label's own mails on average; suspects are so many,
+those that it is surest of (Northcutt, Jiang and Chuang, 'Confident Learning', JAIR 2021; by
+cleanlab).
 What most mails of a kind have wrong is not found.
 """
 
@@ -41,7 +42,6 @@ SCHEMA: Final = pa.schema(
         ("probability", pa.float64()),
     ]
 )
-WRITERS: Final = {".parquet": pyarrow.parquet.write_table, ".csv": pyarrow.csv.write_csv}
 
 
 def suspects(scored: Scored) -> list[dict[str, Any]]:
@@ -154,7 +154,8 @@ def unseen(bundle: Bundle, home: Home, stages: Stages, *, workers: int = 2) -> S
 
 
 def write(found: list[dict[str, Any]], file: Path) -> None:
-    """The whole list as SCHEMA, Parquet or CSV by the file's ending, which WRITERS must have."""
+    """The whole list as SCHEMA, in CSV where the file's name ends so, else in Parquet."""
     scratch = file.with_name(f".{file.name}.part")
-    WRITERS[file.suffix](pa.Table.from_pylist(found, SCHEMA), scratch)
+    put = pyarrow.csv.write_csv if file.suffix == ".csv" else pyarrow.parquet.write_table
+    put(pa.Table.from_pylist(found, SCHEMA), scratch)
     scratch.replace(file)

@@ -17,6 +17,7 @@ from training.home import Home
 from training.schema import ConfigError
 
 _SHOWN = 20
+_ENDINGS = (".parquet", ".csv")
 
 
 def suspects(
@@ -73,10 +74,8 @@ def suspects(
 
 
 def _writable(file: Path) -> None:
-    from training.suspects import WRITERS
-
-    if file.suffix not in WRITERS:
-        raise ConfigError(f"--output: a file that ends in {' or '.join(WRITERS)}, got {file}")
+    if file.suffix not in _ENDINGS:
+        raise ConfigError(f"--output: a file that ends in {' or '.join(_ENDINGS)}, got {file}")
     if not file.absolute().parent.is_dir():
         raise ConfigError(f"--output: there is no directory {file.parent}")
 

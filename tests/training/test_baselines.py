@@ -11,12 +11,14 @@ import pytest
 from training import baselines as module
 from training import synthetic
 from training.baselines import baselines
-from training.config import DataConfig
+from training.completion import _baselines as compared
+from training.config import DataConfig, resolve
 from training.counting import read
 from training.home import Home
 from training.linear import KINDS, Linear, byte_grams, features
 from training.mail import DEFAULT_OPTIONS
 from training.mails import Mails, survey
+from training.run import Run
 from training.sources import SourceError
 from training.stages import Quiet
 from training.weights import tokenizer
@@ -25,12 +27,15 @@ SPAM, HAM, BULK = "claim your free prize now", "the minutes of the meeting", "ne
 
 
 class Said(Quiet):
-    """Keeps the last line."""
+    """Keeps the last line of each kind."""
 
-    last = ""
+    last = noted = ""
 
     def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
         self.last = text
+
+    def note(self, text: str) -> None:
+        self.noted = text
 
 
 def _mails(data: DataConfig, home: Path) -> Mails:
@@ -88,6 +93,21 @@ def test_a_split_is_scored_in_its_order_by_models_of_the_training_mails(home: Pa
         alone = Linear.fit(kind, known, has, multi=False).scores(asked)  # type: ignore[arg-type]
         assert (scored.scores == alone).all()
         assert scored.report()["accuracy"] > 0.9  # one mail in thirty says what it is not
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_source_that_is_gone_costs_a_run_its_baselines_and_nothing_else(
+    home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.jsonl"
+    rows = [{"id": i, "label": n, "raw": raw.decode()} for i, n, raw in synthetic.mails(90)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    config = resolve(recipe="smoke", overrides=[f"data.source={file}"])
+    mails = _mails(config.data, home)
+    file.unlink()
+    said = Said()
+    assert compared(Run(tmp_path / "run", config), mails, Home(home), said) == {}
+    assert said.noted.startswith("no baselines: ")
 
 
 @pytest.mark.usefixtures("ray_session")
