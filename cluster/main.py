@@ -9,6 +9,7 @@ from cluster.commands import (
     comparison,
     data,
     doctor,
+    evaluation,
     jobs,
     quickstart,
     remote,
@@ -29,7 +30,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 for command in (
     training.train,
-    training.evaluate,
+    evaluation.evaluate,
     comparison.compare,
     training.tune,
     serving.serve,

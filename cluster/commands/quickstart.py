@@ -9,9 +9,10 @@ from rich.text import Text
 
 from cluster.commands.baselines import beside
 from cluster.commands.data import fetched
+from cluster.commands.evaluation import report
 from cluster.commands.frame import Json, command
 from cluster.commands.serving import served, wait
-from cluster.commands.training import cpus, named_run, report, trained
+from cluster.commands.training import cpus, named_run, trained
 from cluster.session import ray_session
 from training.config import resolve
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from cluster.commands.evaluation import located
 from cluster.commands.frame import Address, Json, Overrides, command
-from cluster.commands.training import located
 from cluster.console import Console
 from cluster.session import ray_session
 from training.mail import MailError

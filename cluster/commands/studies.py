@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.commands.baselines import beside
-from cluster.commands.training import report
+from cluster.commands.evaluation import report
 
 if TYPE_CHECKING:
     from training.labels import Labels

@@ -1,0 +1,143 @@
+"""`mailray evaluate`, and the figures of an evaluation as tables."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cluster.commands.baselines import beside
+from cluster.commands.frame import Address, Json, command
+from cluster.session import ray_session
+from training.home import Home
+from training.schema import ConfigError
+
+if TYPE_CHECKING:
+    from training.labels import Labels
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help="A bundle directory, NAME, NAME@ALIAS or NAME:VERSION.")
+    ] = "mailray-spam",
+    source: Annotated[
+        str | None, typer.Option(help="Other mail, as config key data.source; all of it.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Of the model's own source: train, validation, test or all.")
+    ] = "test",
+    predictions: Annotated[
+        Path | None, typer.Option(help="A Parquet file for the scores of each mail.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 2,
+    address: Address = None,
+    json_output: Json = False,
+) -> None:
+    """Measure a model on mail: accuracy, precision, recall, F1, ROC AUC, confusion matrix.
+
+    Example: mailray evaluate --model mailray-spam@champion --split test
+    """
+    with command("evaluate", json_output=json_output) as console:
+        _one_of("--split", split, "train", "validation", "test", "all")
+        _one_of("--precision", precision, "auto", "bf16", "fp32")
+        if predictions is not None and not predictions.absolute().parent.is_dir():
+            raise ConfigError(f"--predictions: there is no directory {predictions.parent}")
+        from training.bundle import load
+        from training.evaluation import evaluate as score
+        from training.evaluation import write_predictions
+
+        bundle = load(located(model))
+        with ray_session(address=address, cpus=workers + 2):
+            scored = score(
+                bundle, Home.default(), console,
+                source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
+            )  # fmt: skip
+        if predictions is not None:
+            write_predictions(scored, predictions)
+        values = scored.report(bundle.points)
+        title = f"{split} mails" if source is None else f"mails of {source}"
+        shown = [report(values, bundle.label_set, title)]
+        if source is None and split == "test" and "baselines" in bundle.metrics:
+            compared = {"test": values, "baselines": bundle.metrics["baselines"]}
+            shown += beside(compared)
+            values = values | {"baselines": compared["baselines"]}
+        console.result(
+            Group(*shown),
+            {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values,
+        )
+
+
+def located(model: str) -> Path:
+    """The bundle directory that a path or a registry spelling names."""
+    if Path(model).is_dir():
+        return Path(model)
+    from training.registry import resolve as find
+
+    return find(Home.default(), model)
+
+
+FIGURES = {
+    "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1",
+    "false_positive_rate": "false-positive rate", "roc_auc": "ROC AUC",
+    "one_minus_auc_percent": "(1-AUC)%", "average_precision": "PR AUC", "lam_percent": "LAM%",
+    **{f"recall_at_fpr_{rate:g}": f"recall at FPR {rate:.1%}" for rate in (0.001, 0.005, 0.01)},
+    "loss": "loss", "brier": "Brier", "calibration_error": "calibration error (ECE)",
+}  # fmt: skip
+"""Of an evaluation, and how they are spelled for people."""
+
+
+def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableType:
+    """The figures of an evaluation as tables."""
+    figures = Table(
+        f"{values['mails']:,} {title}", "", "95% interval", box=None, header_style="bold"
+    )
+    for key, name in FIGURES.items():
+        if key in values and not math.isnan(values[key]):
+            low, high = values.get("intervals", {}).get(key, (math.nan, math.nan))
+            spread = "" if math.isnan(low) else f"{low:.4f} to {high:.4f}"
+            figures.add_row(name, f"{values[key]:.4f}", spread)
+    classes = Table("class", "precision", "recall", "f1", "mails", box=None)
+    for label in labels.names:
+        row = values["classes"][label]
+        classes.add_row(
+            label, *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1-score")),
+            f"{row['support']:.0f}",
+        )  # fmt: skip
+    heads = ("right no", "wrong yes", "wrong no", "right yes") if labels.multi else labels.names
+    confusion = Table("class" if labels.multi else "true \\ taken for", *heads, box=None)
+    for label, counts in zip(labels.names, values["confusion"], strict=True):
+        confusion.add_row(label, *map(str, np.ravel(counts)))
+    parts: list[RenderableType] = [figures, Text(), classes, Text(), confusion]
+    if "points" in values:
+        parts += [Text(), operating(values["points"])]
+    return Group(*parts)
+
+
+def operating(rows: list[dict[str, Any]]) -> Table:
+    """What each operating point did."""
+    table = Table("operating point", "keeps FPR", "threshold", "FPR here", "recall here", box=None)
+    for row in rows:
+        keeps = f"at most {row['rate']:.1%}"
+        if row["threshold"] is None:
+            table.add_row(
+                row["name"], keeps, "none",
+                f"needs {row['needed']:,} good mails to validate on, had {row['had']:,}",
+            )  # fmt: skip
+            continue
+        (_, most), (least, _) = (row["intervals"][k] for k in ("false_positive_rate", "recall"))
+        table.add_row(
+            row["name"], keeps, f"{row['threshold']:.4f}",
+            f"{row['false_positive_rate']:.2%} ({row['false']} of {row['no']:,}), below {most:.2%}",
+            f"{row['recall']:.4f}, above {least:.4f}",
+        )  # fmt: skip
+    return table
+
+
+def _one_of(option: str, value: str, *allowed: str) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{option}: one of {', '.join(allowed)}, got {value!r}")
