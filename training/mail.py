@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from training import prose
 from training.markup import MAX_HTML_CHARS, owner, page
-from training.mime import Part, read
+from training.mime import Part, is_page, read
 
 MAIL_TEXT_VERSION: Final = 2
 """Raise it with every change that alters the text of any mail."""
@@ -262,7 +262,7 @@ def _body(parts: list[Part], options: MailTextOptions) -> tuple[str, list[str]]:
             faults.append(fault)
         if text is None:
             attached.append(f"{name} {kind}".lstrip())
-        elif kind == "text/html" or text[:200].lstrip()[:6].lower() in ("<html>", "<!doct"):
+        elif is_page(kind, text):
             html = page(text, room)
             room -= min(room, len(text))
             shown.append(html.text)

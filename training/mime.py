@@ -147,6 +147,11 @@ def is_text(kind: str, disposition: str | None) -> bool:
     return (kind.startswith("text/") and kind != "text/calendar") or "/" not in kind
 
 
+def is_page(kind: str, text: str) -> bool:
+    """Whether the text of a part is HTML, whatever its type says."""
+    return kind == "text/html" or text[:200].lstrip()[:6].lower() in ("<html>", "<!doct")
+
+
 def _bounded(content: bytes) -> bytes:
     if len(content) <= MAX_PART_BYTES:
         return content

@@ -6,7 +6,9 @@
 Slices, baselines and disguises need a mail's bytes; a token cache keeps none.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from email.utils import parseaddr
 from functools import partial
 from typing import Any, Final
 
@@ -16,8 +18,9 @@ import ray.data
 
 from training.config import DataConfig
 from training.home import Home
+from training.mail import Mail, MailTextOptions, parse
 from training.readers import read
-from training.sources import open_source
+from training.sources import SourceError, open_source
 
 SCHEMA: Final = pa.schema(
     [
@@ -27,6 +30,7 @@ SCHEMA: Final = pa.schema(
         ("date", pa.int64()),  # that the source itself names
         ("raw", pa.binary()),
         ("text", pa.string()),  # the mail text, where there is no raw mail
+        ("place", pa.string()),  # that LABEL=PATH names, else ""
     ]
 )
 
@@ -51,6 +55,45 @@ def originals(data: DataConfig, home: Home, ids: Iterable[str]) -> ray.data.Data
 
 def _found(batch: dict[str, Any], ids: frozenset[str]) -> Iterator[pa.Table]:
     names = SCHEMA.names
-    for rows in read(batch["piece"][0]):
-        chosen = [row for row in rows if row["id"] in ids and row["error"] is None]
+    piece = batch["piece"][0]
+    place = piece.prefix if "/" in piece.prefix else ""
+    for rows in read(piece):
+        chosen = [
+            row | {"place": place} for row in rows if row["id"] in ids and row["error"] is None
+        ]
         yield pa.table({name: [row[name] for row in chosen] for name in names}, SCHEMA)
+
+
+def in_order(found: pa.Table, ids: Sequence[str]) -> pa.Table:
+    """Rows with an `id`, found in the source's order, in the order of these ids.
+
+    Mails that share an id keep the order among them.
+
+    Raises:
+        SourceError: a mail is not there any more.
+    """
+    place: dict[str, deque[int]] = {}
+    for row, id_ in enumerate(found["id"].to_pylist()):
+        place.setdefault(id_, deque()).append(row)
+    rows = [place[id_].popleft() if place.get(id_) else None for id_ in ids]
+    if gone := [id_ for id_, row in zip(ids, rows, strict=True) if row is None]:
+        raise SourceError(
+            f"data.source: {len(gone):,} of {len(ids):,} mails are not there any more, such as "
+            f"{gone[0]}; evaluate once more"
+        )
+    return found.take(pa.array(rows, pa.int64()))
+
+
+def mail_of(raw: bytes | None, text: str | None, options: MailTextOptions) -> Mail:
+    """The parts of a mail that came as bytes, or else as mail text.
+
+    Raises:
+        MailError: the bytes are no mail.
+    """
+    if raw is not None:
+        return parse(raw, options)
+    head, _, body = (text or "").partition("\n\n")
+    fields = dict(line.partition(": ")[::2] for line in reversed(head.split("\n")))
+    sender = fields.get("from", "")
+    address = parseaddr(sender)[1].lower()
+    return Mail(subject=fields.get("subject", ""), sender=sender, body=body, address=address)

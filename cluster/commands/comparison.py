@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.commands.frame import Address, Json, command
-from cluster.commands.training import FIGURES, _one_of, located
+from cluster.commands.evaluation import FIGURES, located, one_of
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError
@@ -47,8 +47,8 @@ def compare(
     Example: mailray compare mailray-spam:2 mailray-spam:1 --output changed.parquet
     """
     with command("compare", json_output=json_output) as console:
-        _one_of("--split", split, "test", "validation")
-        _one_of("--precision", precision, "auto", "bf16", "fp32")
+        one_of("--split", split, "test", "validation")
+        one_of("--precision", precision, "auto", "bf16", "fp32")
         if output is not None and not output.absolute().parent.is_dir():
             raise ConfigError(f"--output: there is no directory {output.parent}")
         from training import comparison

@@ -43,8 +43,8 @@ def evaluate(
     Example: mailray evaluate --model mailray-spam@champion --split test
     """
     with command("evaluate", json_output=json_output) as console:
-        _one_of("--split", split, "train", "validation", "test", "all")
-        _one_of("--precision", precision, "auto", "bf16", "fp32")
+        one_of("--split", split, "train", "validation", "test", "all")
+        one_of("--precision", precision, "auto", "bf16", "fp32")
         if predictions is not None and not predictions.absolute().parent.is_dir():
             raise ConfigError(f"--predictions: there is no directory {predictions.parent}")
         from training.bundle import load
@@ -138,6 +138,6 @@ def operating(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _one_of(option: str, value: str, *allowed: str) -> None:
+def one_of(option: str, value: str, *allowed: str) -> None:
     if value not in allowed:
         raise ConfigError(f"{option}: one of {', '.join(allowed)}, got {value!r}")

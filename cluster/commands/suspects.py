@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cluster.commands.data import Recipe
 from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
-from cluster.commands.training import located
+from cluster.commands.evaluation import located
 from cluster.session import ray_session
 from training.config import resolve
 from training.home import Home
