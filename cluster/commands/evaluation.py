@@ -1,6 +1,7 @@
 """`mailray evaluate`, and the figures of an evaluation as tables."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,12 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="A Parquet file for the scores of each mail.")
     ] = None,
+    slices: Annotated[
+        bool, typer.Option("--slices", help="By kinds of mail too, the worst first.")
+    ] = False,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Under each disguise of spammers too.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 2,
     address: Address = None,
@@ -48,15 +55,30 @@ def evaluate(
         if predictions is not None and not predictions.absolute().parent.is_dir():
             raise ConfigError(f"--predictions: there is no directory {predictions.parent}")
         from training.bundle import load
+        from training.evaluation import data_of, write_predictions
         from training.evaluation import evaluate as score
-        from training.evaluation import write_predictions
 
-        bundle = load(located(model))
+        bundle, home = load(located(model)), Home.default()
+        more: dict[str, list[dict[str, Any]]] = {}
         with ray_session(address=address, cpus=workers + 2):
             scored = score(
-                bundle, Home.default(), console,
+                bundle, home, console,
                 source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
             )  # fmt: skip
+            data = data_of(bundle, source)
+            if slices:
+                from training.slices import details
+                from training.slices import slices as sliced
+
+                more["slices"] = sliced(
+                    scored, details(data, home, scored.ids, console), bundle.points
+                )
+            if robustness:
+                from training.robustness import robustness as under
+
+                more["robustness"] = under(
+                    bundle, data, home, scored.ids, precision, workers, console  # type: ignore[arg-type]
+                )  # fmt: skip
         if predictions is not None:
             write_predictions(scored, predictions)
         values = scored.report(bundle.points)
@@ -67,8 +89,8 @@ def evaluate(
             shown += beside(compared)
             values = values | {"baselines": compared["baselines"]}
         console.result(
-            Group(*shown),
-            {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values,
+            Group(*shown, *tables(more)),
+            {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values | more,
         )
 
 
@@ -89,6 +111,8 @@ FIGURES = {
     "loss": "loss", "brier": "Brier", "calibration_error": "calibration error (ECE)",
 }  # fmt: skip
 """Of an evaluation, and how they are spelled for people."""
+SLICES_SHOWN = 20
+"""On a terminal; `--json` has them all."""
 
 
 def report(values: dict[str, Any], labels: "Labels", title: str) -> RenderableType:
@@ -136,6 +160,45 @@ def operating(rows: list[dict[str, Any]]) -> Table:
             f"{row['recall']:.4f}, above {least:.4f}",
         )  # fmt: skip
     return table
+
+
+def tables(more: dict[str, list[dict[str, Any]]]) -> list[RenderableType]:
+    """The slices and the disguises of an evaluation, where they were asked for."""
+    parts: list[RenderableType] = []
+    if rows := more.get("slices"):
+        table = _figures("worst slices", "", rows[:SLICES_SHOWN], lambda row: (
+            f"{row['by']}: {row['slice']}", f"{row['mails']:,} mails{', few' * row['small']}",
+        ))  # fmt: skip
+        parts += [Text(), table]
+        if left := rows[SLICES_SHOWN:]:
+            few = sum(row["small"] for row in left)
+            parts.append(Text(f"and {len(left)} more, {few} of them of few mails: --json"))
+    if rows := more.get("robustness"):
+        table = _figures("disguise", "changed", rows, lambda row: (
+            row["disguise"], f"{row['changed']:,}" if row["changed"] else "",
+        ))  # fmt: skip
+        parts += [Text(), table]
+    return parts
+
+
+def _figures(
+    name: str,
+    about: str,
+    rows: list[dict[str, Any]],
+    said: Callable[[dict[str, Any]], tuple[str, str]],
+) -> Table:
+    keys = [key for key in ("accuracy", "recall", "false_positive_rate") if key in rows[0]]
+    table = Table(name, about, *(FIGURES[key] for key in keys), box=None)
+    for row in rows:
+        table.add_row(*said(row), *(_with_interval(row, key) for key in keys))
+    return table
+
+
+def _with_interval(row: dict[str, Any], key: str) -> str:
+    low, high = row["intervals"].get(key, (math.nan, math.nan))
+    if math.isnan(row[key]):
+        return ""
+    return f"{row[key]:.4f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
 def one_of(option: str, value: str, *allowed: str) -> None:
