@@ -123,7 +123,7 @@ class Disguised:
         rows = mails.to_pylist()
         texts = [looks(row, self.options) for row in rows]
         different = list(dict.fromkeys(text for each in texts for text in each))
-        scores = self.scorer.score(self.scorer.tokens(different)) if different else []
+        scores = self.scorer.score(self.scorer.tokens(different))
         score = dict(zip(different, scores, strict=True))
         return pa.Table.from_pylist(
             [

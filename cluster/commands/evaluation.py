@@ -13,11 +13,15 @@ from rich.text import Text
 
 from cluster.commands.baselines import beside
 from cluster.commands.frame import Address, Json, command
+from cluster.console import Console
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError
 
 if TYPE_CHECKING:
+    from training.bundle import Bundle
+    from training.config import DataConfig
+    from training.evaluation import Scored
     from training.labels import Labels
 
 
@@ -58,29 +62,20 @@ def evaluate(
         from training.evaluation import data_of, write_predictions
         from training.evaluation import evaluate as score
 
-        bundle, home = load(located(model)), Home.default()
-        more: dict[str, list[dict[str, Any]]] = {}
+        bundle = load(located(model))
         with ray_session(address=address, cpus=workers + 2):
             scored = score(
-                bundle, home, console,
+                bundle, Home.default(), console,
                 source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
             )  # fmt: skip
+            if predictions is not None:
+                write_predictions(scored, predictions)
             data = data_of(bundle, source)
+            more: dict[str, list[dict[str, Any]]] = {}
             if slices:
-                from training.slices import details
-                from training.slices import slices as sliced
-
-                more["slices"] = sliced(
-                    scored, details(data, home, scored.ids, console), bundle.points
-                )
+                more["slices"] = _slices(console, bundle, data, scored)
             if robustness:
-                from training.robustness import robustness as under
-
-                more["robustness"] = under(
-                    bundle, data, home, scored.ids, precision, workers, console  # type: ignore[arg-type]
-                )  # fmt: skip
-        if predictions is not None:
-            write_predictions(scored, predictions)
+                more["robustness"] = _robustness(console, bundle, data, scored, precision, workers)
         values = scored.report(bundle.points)
         title = f"{split} mails" if source is None else f"mails of {source}"
         shown = [report(values, bundle.label_set, title)]
@@ -92,6 +87,30 @@ def evaluate(
             Group(*shown, *tables(more)),
             {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values | more,
         )
+
+
+def _slices(
+    console: Console, bundle: "Bundle", data: "DataConfig", scored: "Scored"
+) -> list[dict[str, Any]]:
+    from training.slices import details, slices
+
+    table = details(data, Home.default(), scored.ids, console)
+    return slices(scored, table, bundle.points)
+
+
+def _robustness(
+    console: Console,
+    bundle: "Bundle",
+    data: "DataConfig",
+    scored: "Scored",
+    precision: str,
+    workers: int,
+) -> list[dict[str, Any]]:
+    from training.robustness import robustness
+
+    return robustness(
+        bundle, data, Home.default(), scored.ids, precision, workers, console  # type: ignore[arg-type]
+    )  # fmt: skip
 
 
 def located(model: str) -> Path:
