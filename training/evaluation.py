@@ -127,12 +127,6 @@ def scored_on(
     return scored
 
 
-def data_of(bundle: Bundle, source: str | None = None) -> DataConfig:
-    """What the bundle was trained on, or another source read as that was."""
-    data = validate(TrainConfig, read_yaml(bundle.path / "config.yaml")).data
-    return data if source is None else data.model_copy(update={"source": source})
-
-
 def score(
     bundle: Path,
     cache: TokenCache,
