@@ -165,6 +165,5 @@ def _changed(a: Scored, b: Scored, right_a: np.ndarray, right_b: np.ndarray) -> 
 def _of_truth(scored: Scored) -> np.ndarray:
     """The probability that a model gives what is true, float32 [mails]."""
     if scored.labels.multi:
-        right: np.ndarray = np.where(scored.truth, scored.scores, 1 - scored.scores).mean(1)
-        return right
-    return scored.scores[np.arange(len(scored.truth)), scored.truth]
+        return np.asarray(np.where(scored.truth, scored.scores, 1 - scored.scores).mean(1))
+    return np.asarray(scored.scores[np.arange(len(scored.truth)), scored.truth])

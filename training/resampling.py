@@ -103,11 +103,10 @@ def _loss(has: np.ndarray, scores: np.ndarray, *, several: bool) -> np.ndarray:
     if several:
         limit = float(np.finfo(np.float32).eps)
         right = np.clip(np.where(has, scores, 1 - scores), limit, 1 - limit)
-        loss: np.ndarray = -np.log(right).mean(1)
-        return loss
+        return np.asarray(-np.log(right).mean(1))
     limit = float(np.finfo(np.float64).eps)
     of_truth = (scores / scores.sum(1, keepdims=True))[has]  # one a row
-    return -np.log(np.clip(of_truth, limit, 1 - limit))
+    return np.asarray(-np.log(np.clip(of_truth, limit, 1 - limit)))
 
 
 class _Ranking:

@@ -76,7 +76,8 @@ def dealt(groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     sizes = np.bincount(groups)[order]
     first = np.zeros(len(order), bool)
     first[order[np.cumsum(sizes) <= share * len(groups)]] = True
-    return first[groups]
+    mine: np.ndarray = first[groups]
+    return mine
 
 
 def looked_at(

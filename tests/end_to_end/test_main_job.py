@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 
 def test_every_command_has_help_with_an_example(home: Path) -> None:
     commands = [
-        "train", "evaluate", "tune", "serve", "classify", "submit", "doctor", "quickstart",
-        "data fetch", "data prepare", "data show", "data suspects", "data clean",
+        "train", "evaluate", "compare", "tune", "serve", "classify", "submit", "doctor",
+        "quickstart", "data fetch", "data prepare", "data show", "data suspects", "data clean",
     ]  # fmt: skip
     for words in commands:
         said = run(home, *words.split(), "--help")
