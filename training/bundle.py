@@ -1,11 +1,12 @@
 """A bundle: one directory that holds a trained model and all that is needed to use it.
 
-    bundle.json          labels, head, mail-text version, maximum length, versions, metrics
+    bundle.json          labels, head, mail-text version, maximum length, versions, metrics,
+                         what each epoch gave, and of what the model was made
     config.yaml          the resolved training config
     encoder.json         the encoder's architecture
     model.safetensors    the weights, float32
     tokenizer.json       the tokenizer
-    README.md            the model card
+    README.md            the model card (training/card.py)
 
 Nothing is pickled. It is written beside its place and renamed, so it is whole or absent.
 """
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig
 
+from training.card import card
 from training.config import TrainConfig
 from training.labels import Labels
 from training.mail import MAIL_TEXT_VERSION
@@ -71,6 +73,10 @@ class Bundle:
     """Of `training.calibration`; the weights are not."""
     points: tuple[OperatingPoint, ...] = ()
     """Of two labels, one of which a mail has; fitted on the validation mails."""
+    epochs: tuple[dict[str, Any], ...] = ()
+    """A row for each epoch of the run, as `training.checkpoint.epochs` gives them."""
+    provenance: dict[str, str] = field(default_factory=dict)
+    """As `training.provenance` gives it, and the SHA-256 of the checkpoint's `weights`."""
 
     @property
     def label_set(self) -> Labels:
@@ -131,6 +137,8 @@ def load(path: Path) -> Bundle:
             metrics=facts["metrics"],
             temperature=float(facts.get("temperature", 1.0)),
             points=tuple(OperatingPoint(**point) for point in facts.get("points", ())),
+            epochs=tuple(dict(row) for row in facts.get("epochs", ())),
+            provenance=dict(facts.get("provenance", {})),
         )
     except BundleError:
         raise
@@ -154,6 +162,8 @@ def save(
     metrics: dict[str, Any],
     temperature: float = 1.0,
     points: Sequence[OperatingPoint] = (),
+    epochs: Sequence[dict[str, Any]] = (),
+    provenance: dict[str, str] | None = None,
 ) -> Bundle:
     """Write a bundle; `path` is replaced as a whole."""
     new = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
@@ -179,40 +189,13 @@ def save(
         metrics=metrics,
         temperature=temperature,
         points=tuple(points),
+        epochs=tuple(epochs),
+        provenance=provenance or {},
     )
-    (new / "README.md").write_text(_card(bundle, config), "utf-8")
+    (new / "README.md").write_text(card(bundle, config), "utf-8")
     facts = {key: value for key, value in asdict(bundle).items() if key != "path"}
     (new / "bundle.json").write_text(json.dumps({"format": FORMAT} | facts, indent=2), "utf-8")
     if path.exists():
         shutil.rmtree(path)
     new.rename(path)
     return bundle
-
-
-def _what(bundle: Bundle) -> str:
-    return ("any of " if bundle.head.multi else "") + " or ".join(bundle.labels)
-
-
-def _card(bundle: Bundle, config: TrainConfig) -> str:
-    rows = [
-        f"| {split} | {key} | {value:.4f} |"
-        for split, values in bundle.metrics.items()
-        for key, value in values.items()
-        if isinstance(value, float)
-    ]
-    return "\n".join(
-        [
-            f"# {bundle.name} {bundle.version}",
-            "",
-            f"Classifies e-mail as {_what(bundle)}. Fine-tuned by mailray, recipe "
-            f"`{config.recipe}`, from `{config.model.name}` on `{config.data.source}`.",
-            "",
-            f"It reads {bundle.max_length} tokens of mail text version "
-            f"{bundle.mail_text_version}; `config.yaml` has every setting.",
-            "",
-            "| split | metric | value |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )

@@ -62,6 +62,9 @@ class State:
     """The validation loss of exactly these weights, at the end of an epoch."""
     plan: str = ""
     """The fingerprint of the plan that `epoch` and `step` are a place in."""
+    epochs: tuple[dict[str, Any], ...] = ()
+    """What each whole epoch gave: `epoch`, `seen`, `train_loss`, `seconds` and the `val_` metrics;
+    of the one that training goes on in, loss and seconds are of what this start did."""
 
     @property
     def name(self) -> str:
@@ -212,7 +215,23 @@ def read(path: Path, model: "MailModel", optimizer: Any, schedule: Any) -> State
     schedule._last_lr = rates
     facts = json.loads((path / STATE).read_text("utf-8"))
     del facts["files"]
-    return State(**facts)
+    return State(**facts | {"epochs": tuple(facts.get("epochs", ()))})
+
+
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    """A row for each epoch that a run has trained, by whatever commands, and whether it is `best`.
+
+    Otherwise as `State.epochs`, of the newest checkpoint that tells.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in reversed(_all(folder)):
+        try:
+            rows = json.loads((path / STATE).read_text("utf-8")).get("epochs", [])
+        except (OSError, ValueError):
+            continue
+        break
+    best = min(rows, key=lambda row: row["val_loss"], default=None)
+    return [row | {"best": row is best} for row in rows]
 
 
 def keep_best(folder: Path) -> None:

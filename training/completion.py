@@ -1,6 +1,7 @@
 """The end of a run: its best checkpoint bundled, tested and registered."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from training.home import Home
 from training.mails import Mails
 from training.model import build
 from training.operating import fit
+from training.provenance import provenance
+from training.recorder import Recorder
 from training.run import Run
 from training.sources import SourceError
 from training.stages import Stages
 from training.status import Status
-from training.tracking import Tracker
 from training.weights import tokenizer
 
 
@@ -65,15 +67,33 @@ def complete(
     best: Path,
     home: Home,
     stages: Stages,
-    tracker: Tracker,
+    recorder: Recorder,
+    began: float,
+    epochs: Sequence[dict[str, Any]],
+) -> Result:
+    """Bundle, test and register the best checkpoint of a run that is trained."""
+    made = bundled(run, mails, best, home, stages, epochs)
+    return registered(run, made, home, stages, recorder, began)
+
+
+def registered(
+    run: Run,
+    made: Bundle,
+    home: Home,
+    stages: Stages,
+    recorder: Recorder,
     began: float,
     status: Status | None = None,
 ) -> Result:
-    """Bundle, test and register the best checkpoint of a run that is trained."""
-    made = _bundle(run, mails, best, home, stages)
-    tracker.log({f"test_{key}": value for key, value in made.metrics["test"].items()}, 0)
+    """Register the bundle of a run.
+
+    Raises:
+        TrackingError: the registry does not answer, or refuses.
+    """
+    recorder.log({f"test_{key}": value for key, value in made.metrics["test"].items()}, 0)
     with stages.stage("registry") as stage:
-        version, champion = registry.register(home, made, tracker.run_id, run.config.tracking)
+        run_id = recorder.tracked()
+        version, champion = registry.register(home, made, run_id, run.config.tracking)
         stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
     seconds = time.monotonic() - began
     return Result(
@@ -82,14 +102,21 @@ def complete(
         model=made.name,
         version=version,
         champion=champion,
-        weights=weights_digest(best),
+        weights=made.provenance["weights"],
         mails_per_second=status.rate if status else 0.0,
         seconds=seconds,
         epochs=status.history if status else [],
     )
 
 
-def _bundle(run: Run, mails: Mails, checkpoint: Path, home: Home, stages: Stages) -> Bundle:
+def bundled(
+    run: Run,
+    mails: Mails,
+    checkpoint: Path,
+    home: Home,
+    stages: Stages,
+    epochs: Sequence[dict[str, Any]],
+) -> Bundle:
     """The bundle of a checkpoint, with the metrics of validation and test in it."""
     config = run.config
     model = build(
@@ -124,7 +151,8 @@ def _bundle(run: Run, mails: Mails, checkpoint: Path, home: Home, stages: Stages
         metrics["baselines"] = compared
     return bundles.save(
         place, model, words, config, version=run.path.name, metrics=metrics, temperature=heat,
-        points=points,
+        points=points, epochs=epochs,
+        provenance=provenance(mails) | {"weights": weights_digest(checkpoint)},
     )  # fmt: skip
 
 

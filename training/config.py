@@ -221,6 +221,9 @@ class TrackingConfig(Section):
     """When the alias `champion` moves to the new version: `better` compares validation ROC AUC."""
     baselines: bool = True
     """At its end a run learns two linear models on the same split, to be compared with."""
+    wandb: bool = False
+    """Tracks in Weights & Biases too (pip install 'mailray[wandb]'): online where there is an API
+    key, else in the run's directory."""
     audit: bool = False
     """Each worker logs which mails each step was made of, in the run's directory."""
     profile: bool = False

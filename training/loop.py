@@ -20,6 +20,7 @@ from training.audit import Audit
 from training.batches import Batch, Micro, stream
 from training.checkpoint import State, Writer
 from training.config import TrainConfig
+from training.gauges import Gauges
 from training.job import Job
 from training.losses import Loss
 from training.meter import Meter
@@ -85,6 +86,7 @@ def train(job: Job) -> str | None:
         writer,
         Audit(job.run, start, rank, world, on=config.tracking.audit) as audit,
         Profiler(job.run, on=config.tracking.profile and rank == 0) as profiler,
+        Gauges(lambda read: poster.result(kind="system", **read)) if rank == 0 else nullcontext(),
     ):
         worker = Worker(
             job, seat, raw, model, optimizer, schedule, loss, state, poster, writer, audit,
@@ -114,6 +116,10 @@ class Worker:
     """When the last step was done; until the next batch comes, the worker waits."""
     waited: float = 0.0
     """Seconds, at most, that a step of this epoch has waited for its batch."""
+    began: float = field(default_factory=time.monotonic)
+    """When this epoch was, or when these workers were."""
+    losses: list[float] = field(default_factory=list)
+    """Of this epoch's steps, since then."""
     largest: int = 0
     """Tokens of the largest forward that there was memory for."""
 
@@ -131,10 +137,11 @@ class Worker:
             state.stale = 0 if state.validated < state.best else state.stale + 1
             state.best = min(state.best, state.validated)
             state.over = state.stale >= patience
-            self.save()
             facts: dict[str, float] = {"epoch": state.epoch, "seen": state.seen}
             facts |= {f"val_{key}": value for key, value in result.items()}
             facts["longest_wait"], self.waited = self.waited, 0.0
+            state.epochs = (*state.epochs, facts | self.course())
+            self.save()
             self.seat.report(facts)
             self.poster.result(kind="epoch", **facts)
             self.ended = time.monotonic()
@@ -157,6 +164,7 @@ class Worker:
             if not np.isfinite(norm):
                 rows = self._suspects(batch)
                 return faults.not_finite(self.job.run, self.job.tokens, batch, rows)
+            self.losses.append(loss)
             state.step += 1
             state.seen += batch.size
             state.validated = None
@@ -221,6 +229,13 @@ class Worker:
         columns = zip(*[part for part in parts if part is not None], strict=True)
         truth, scored = (np.concatenate(column) for column in columns)
         return metrics.summary(self.job.config.data.label_set.truth(truth), scored)
+
+    def course(self) -> dict[str, float | None]:
+        """How the epoch that ends went: the mean of rank 0's losses, and wall seconds."""
+        losses, began = self.losses, self.began
+        self.losses, self.began = [], time.monotonic()
+        mean = sum(losses) / len(losses) if losses else None
+        return {"train_loss": mean, "seconds": self.began - began}
 
     def save(self) -> None:
         """A checkpoint of where the state stands, by rank 0, while training goes on."""

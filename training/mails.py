@@ -37,6 +37,8 @@ class Mails:
     groups: Groups
     with_validation: bool = False
     """Whether validation mails are trained on too."""
+    fingerprint: str = ""
+    """Of the source, whatever is made of it."""
 
     def on(self, name: str) -> np.ndarray:
         """The rows of a split, or of `all`, int64."""
@@ -104,7 +106,10 @@ def survey(
         labels = data.label_set.codes(table["label"])
         groups = group(table)
         side = _sides(data, source, table, lengths, labels, groups, home)
-        mails = Mails(cache, lengths.astype(np.int32), labels, side, groups, data.with_validation)
+        mails = Mails(
+            cache, lengths.astype(np.int32), labels, side, groups, data.with_validation,
+            source.fingerprint,
+        )  # fmt: skip
         sizes = ", ".join(f"{len(mails.on(name)):,} {name}" for name in SPLITS)
         stage.update(
             f"{sizes}; {groups.alike:,} near-duplicates kept together"

@@ -1,15 +1,17 @@
 """A run: its directory, its name, and what `run.json` says of it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
 from training.config import TrainConfig
 from training.home import Home
 
 RUN_FILE = "run.json"
+_AMENDING = Lock()
 
 
 class RunNameError(ValueError):
@@ -22,7 +24,8 @@ class Run:
 
     path: Path
     config: TrainConfig
-    state: Literal["running", "failed", "done"] = "running"
+    state: Literal["running", "failed", "bundled", "done"] = "running"
+    """`bundled`: what is left to do is to register the bundle."""
     tracked: str | None = None
     """Its run id in MLflow."""
 
@@ -37,6 +40,11 @@ class Run:
         scratch = self.path / f".{RUN_FILE}"
         scratch.write_text(json.dumps(facts, indent=2), "utf-8")
         scratch.replace(self.path / RUN_FILE)
+
+    def amend(self, **changes: Any) -> None:
+        """Change some of what `run.json` says; the tracker's thread does so too."""
+        with _AMENDING:
+            replace(Run.read(self.path), **changes).write()
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -64,15 +72,15 @@ def new_run(home: Home, config: TrainConfig, name: str | None) -> Run:
     return Run(path, config)
 
 
-def unfinished_run(home: Home, config: TrainConfig, name: str | None) -> Run:
-    """The run of that name, or the latest unfinished one with the same config.
+def unfinished_run(home: Home, config: TrainConfig | None, name: str | None) -> Run:
+    """The run of that name, or the latest unfinished one with the same config; None is any.
 
     Raises:
         RunNameError: there is none, or it was started with another config.
     """
     if name is None:
         found = [Run.read(file.parent) for file in home.runs.glob(f"*/{RUN_FILE}")]
-        open_runs = [run for run in found if run.state != "done" and run.config == config]
+        open_runs = [run for run in found if run.state != "done" and config in (None, run.config)]
         if not open_runs:
             raise RunNameError(
                 "no unfinished run with this config is here; start one without --resume"
@@ -83,7 +91,7 @@ def unfinished_run(home: Home, config: TrainConfig, name: str | None) -> Run:
     run = Run.read(home.runs / name)
     if run.state == "done":
         raise RunNameError(f"run {name} is finished; choose another --name for a new one")
-    if run.config != config:
+    if config not in (None, run.config):
         raise RunNameError(
             f"run {name} was started with another config; resume it with the same one"
         )

@@ -75,6 +75,8 @@ class Status:
                 self.note(f"{_those(message['ranks'])} lost: {message['reason']}")
             case "note":
                 self.note(message["text"])
+            case "system":
+                self.log(_facts(message), self.seen)
 
     def closing(self) -> str:
         """The line that stays: the best epoch, and means over all steps of this command."""

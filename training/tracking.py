@@ -1,22 +1,48 @@
-"""Tracking: what a run does, to MLflow and to TensorBoard files; written by the driver."""
+"""Tracking: what a run does, told to those who keep it; by the driver alone.
 
-import math
+Each of `training/trackers` is a Tracker; `training.recorder` tells them all. A tracker that is down
+stops no run: what it misses waits for it in an outbox.
+"""
+
 import os
-import time
 from pathlib import Path
-from typing import Any, Literal
+from threading import Lock
+from typing import Any, Final, Literal, Protocol
 
-from tensorboardX import SummaryWriter
-
-from training.config import TrainConfig
 from training.home import Home
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# Seven by default, which takes four minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+_IMPORTING: Final = Lock()
+"""Two threads must not import MLflow at once: its modules need each other."""
+ANSWER_SECONDS: Final = 5.0
+State = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class TrackingError(RuntimeError):
     """The tracking server or the registry does not do what is asked of it."""
+
+
+class Tracker(Protocol):
+    """One run, as one tracker keeps it; no call waits for a server, or raises because of one."""
+
+    def params(self, values: dict[str, str]) -> None:
+        """The settings, by their dotted keys."""
+
+    def tags(self, values: dict[str, str]) -> None:
+        """What is known of the run besides: of code, machine and mail."""
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Finite numbers, at a count of mails seen."""
+
+    def artifact(self, file: Path) -> None:
+        """A file that goes with the run and stays where it is."""
+
+    def finish(self, state: State) -> None:
+        """The run has ended."""
 
 
 def client(home: Home) -> Any:
@@ -25,87 +51,40 @@ def client(home: Home) -> Any:
     Raises:
         TrackingError: it cannot be reached or opened.
     """
-    from mlflow import MlflowClient  # three seconds, which `mailray --help` need not take
-    from mlflow.exceptions import MlflowException
+    answers(home)
+    with _IMPORTING:
+        from mlflow import MlflowClient  # three seconds, which `mailray --help` need not take
+        from mlflow.exceptions import MlflowException
 
     try:
         found = MlflowClient(home.tracking_uri, home.tracking_uri)
         found.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrackingError(f"MLflow at {home.tracking_uri} does not answer: {reason}") from error
+        raise _silent(home, error) from error
     return found
 
 
-class Tracker:
-    """One run in MLflow, and its TensorBoard files in `folder`.
+def answers(home: Home) -> None:
+    """Ask the MLflow server, if it is one, for a sign of life: its own client waits for minutes.
 
-    With `run_id` an earlier run goes on; with `parent` it stands below another.
+    Raises:
+        TrackingError: there is none within five seconds.
     """
+    if not home.tracking_uri.startswith(("http:", "https:")):
+        return
+    import httpx
 
-    def __init__(
-        self,
-        home: Home,
-        config: TrainConfig,
-        name: str,
-        folder: Path,
-        run_id: str | None = None,
-        parent: str | None = None,
-    ) -> None:
-        self.client = client(home)
-        self.board = SummaryWriter(str(folder), flush_secs=5)
-        if run_id is None:
-            experiment = self._experiment(home, config.tracking.experiment)
-            tags = {"mlflow.parentRunId": parent} if parent else {}
-            run_id = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
-            from mlflow.entities import Param
-
-            params = [Param(*row) for row in _flat(config.model_dump(mode="json"))]
-            self.client.log_batch(run_id, params=params)  # one call, not fifty
-        else:
-            from mlflow.exceptions import MlflowException
-
-            try:
-                self.client.update_run(run_id, status="RUNNING")
-            except MlflowException as error:
-                raise TrackingError(
-                    f"MLflow at {home.tracking_uri} does not know run {run_id} of {name}; set "
-                    "MLFLOW_TRACKING_URI to where it was begun"
-                ) from error
-        self.run_id: str = run_id
-
-    def _experiment(self, home: Home, name: str) -> str:
-        if (known := self.client.get_experiment_by_name(name)) is not None:
-            return str(known.experiment_id)
-        local = home.tracking_uri.startswith("sqlite:")
-        place = (home.artifacts / name).as_uri() if local else None
-        return str(self.client.create_experiment(name, artifact_location=place))
-
-    def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Numbers at a count of mails seen; what is no number is left out."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        told = []
-        for key, value in metrics.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and not math.isnan(value):  # as an AUC where a label is absent
-                self.board.add_scalar(key, value, step)
-                told.append(Metric(key, float(value), now, step))
-        self.client.log_batch(self.run_id, metrics=told)  # one call, not ten
-
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """Close the run."""
-        self.board.close()
-        self.client.set_terminated(self.run_id, status)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        rows += (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else [(prefix + key, str(value))]
+    try:
+        # Nothing is told to it, so it need not show who it is.
+        said = httpx.get(
+            f"{home.tracking_uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, verify=False
         )
-    return rows
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise _silent(home, error) from error
+    if said.is_server_error:
+        raise _silent(home, f"{said.status_code} {said.reason_phrase}")
+
+
+def _silent(home: Home, reason: object) -> TrackingError:
+    lines = str(reason).strip().splitlines() or [type(reason).__name__]
+    return TrackingError(f"MLflow at {home.tracking_uri} does not answer: {lines[0]}")

@@ -16,8 +16,8 @@ from training import checkpoint
 from training.config import TrainConfig
 from training.home import Home
 from training.progress import Message
+from training.recorder import Recorder
 from training.stages import Stage
-from training.tracking import Tracker
 from tuning.answers import front, points, winner
 from tuning.config import StudyConfig
 from tuning.ledger import Ledger
@@ -37,14 +37,15 @@ class Course:
         config: TrainConfig,
         path: Path,
         home: Home,
-        parent: str,
+        parent: Recorder,
+        tags: Callable[[TrainConfig], dict[str, str]],
         stage: Stage,
         note: Callable[[str], None],
     ) -> None:
         self.ledger, self.config, self.path, self.home = ledger, config, path, home
-        self.parent, self.stage, self.note = parent, stage, note
+        self.parent, self.tags, self.stage, self.note = parent, tags, stage, note
         self.study: StudyConfig = ledger.config
-        self.trackers: dict[int, Tracker] = {}
+        self.trackers: dict[int, Recorder] = {}
         self.lock = Lock()
         self.logged: dict[int, float] = {}
         """When a message of a running trial went to the tracker last."""
@@ -61,20 +62,27 @@ class Course:
         """The next trial, which is started now."""
         trial = self.ledger.next()
         if trial is not None:
-            run = self.ledger.marked(trial.number, "tracked")
-            self.trackers[trial.number] = tracker = Tracker(
-                self.home,
-                settled(self.config, trial.settings, trial.seed),
-                f"{self.path.name}-{trial.number:04d}",
-                folder(self.path, trial.number) / "tensorboard",
-                run,
-                self.parent,
-            )
-            if run is None:
-                self.ledger.mark(trial.number, "tracked", tracker.run_id)
+            self._track(trial)
             self.places[trial.number] = {}
             self._say()
         return trial
+
+    def _track(self, trial: Trial) -> None:
+        number, config = trial.number, settled(self.config, trial.settings, trial.seed)
+        place = folder(self.path, number)
+        place.mkdir(parents=True, exist_ok=True)
+        tracker = Recorder(
+            self.home, config, f"{self.path.name}-{number:04d}", place, self.note,
+            tags=self.tags(config), run_id=self.ledger.marked(number, "tracked"),
+            parent=self.parent, found=lambda run_id: self._found(number, run_id),
+        )  # fmt: skip
+        with self.lock:
+            self.trackers[number] = tracker
+
+    def _found(self, number: int, run_id: str) -> None:
+        """MLflow has given a trial its id; where it was down, maybe after the trial's end."""
+        if self.ledger.get(number).state == "running":
+            self.ledger.mark(number, "tracked", run_id)
 
     def until(self, trial: Trial) -> int:
         """The last epoch of a trial."""
@@ -109,7 +117,7 @@ class Course:
         with self.lock:
             tracker = self.trackers.pop(number, None)
             if tracker is not None:
-                tracker.finish("FAILED" if trial.state == "failed" else "FINISHED")
+                tracker.close("FAILED" if trial.state == "failed" else "FINISHED")
         if tracker is not None:
             self.note(_row(trial, self.study))
         self._tidy()
@@ -117,23 +125,27 @@ class Course:
 
     def message(self, message: Message) -> None:
         """Where a running trial is, from its own process; called in another thread."""
-        number = message["trial"]
-        if message.get("kind") != "step" or number not in self.places:
+        number, kind = message["trial"], message.get("kind")
+        if kind not in ("step", "system") or number not in self.places:
             return
-        self.places[number] = message
-        now = time.monotonic()
-        if now - self.logged.get(number, 0.0) < LOG_SECONDS:
-            return
-        self.logged[number] = now
+        if kind == "system":
+            metrics = {key: value for key, value in message.items() if key.startswith("system/")}
+        else:
+            self.places[number] = message
+            now = time.monotonic()
+            if now - self.logged.get(number, 0.0) < LOG_SECONDS:
+                return
+            self.logged[number] = now
+            metrics = {"train_loss": message["loss"], "lr": message["lr"]}
         with self.lock:
             if (tracker := self.trackers.get(number)) is not None:
-                tracker.log({"train_loss": message["loss"], "lr": message["lr"]}, message["seen"])
+                tracker.log(metrics, self.places[number].get("seen", 0))
 
     def close(self) -> None:
         """The driver leaves; trials that run now may go on another time."""
         with self.lock:
             for tracker in self.trackers.values():
-                tracker.finish("KILLED")
+                tracker.close("KILLED")
             self.trackers.clear()
 
     def _tidy(self) -> None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 from training.config import TrainConfig
 from training.home import Home
@@ -15,6 +17,7 @@ from training.schema import ConfigError, validate
 from tuning.config import StudyConfig, parted
 
 STUDY_FILE = "study.json"
+_AMENDING = Lock()
 LATER = ("trials", "budget", "concurrent", "retrain")
 """What may be changed of a study that goes on."""
 
@@ -57,6 +60,12 @@ class Record:
             raise RunNameError(f"no study {path.name} in {path.parent}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunNameError(f"{path / STUDY_FILE} cannot be read: {error}") from error
+
+
+def amend(path: Path, **changes: Any) -> None:
+    """Change some of what the study's file says; the tracker's thread does so too."""
+    with _AMENDING:
+        replace(Record.read(path), **changes).write()
 
 
 def new_study(home: Home, study: StudyConfig, config: TrainConfig, name: str | None) -> Record:

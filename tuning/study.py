@@ -24,10 +24,11 @@ from training.config import TrainConfig
 from training.home import Home
 from training.mails import Mails
 from training.progress import Listener
-from training.run import Run
+from training.provenance import provenance
+from training.recorder import Recorder
+from training.run import Run, RunNameError
 from training.schema import ConfigError, validate
 from training.stages import Stages
-from training.tracking import Tracker
 from training.trainer import RunError, train_run
 from tuning.adapters import Deaths, Draws, Verdicts
 from tuning.answers import Point, cost, points, winner
@@ -35,7 +36,7 @@ from tuning.config import StudyConfig
 from tuning.corpora import Corpora, key, load_all
 from tuning.course import Course
 from tuning.ledger import Ledger
-from tuning.record import Record, alone
+from tuning.record import Record, alone, amend
 from tuning.report import write
 from tuning.room import clear, room
 from tuning.space import point_of
@@ -88,28 +89,37 @@ def search(record: Record, home: Home, stages: Stages) -> StudyResult:
     fresh = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     with alone(path):
-        parent = Tracker(home, config, path.name, path / "tensorboard", record.tracked)
-        record = replace(record, tracked=parent.run_id)
         record.write()
+        parent = Recorder(
+            home, config, path.name, path, stages.note,
+            tags=provenance(next(iter(mails.values()))), run_id=record.tracked,
+            found=lambda run_id: amend(path, tracked=run_id),
+        )  # fmt: skip
         try:
             baseline = point_of(record.study.space, config.model_dump(mode="json"))
             ledger = Ledger(path, record.study, config.optimizer.epochs, baseline)
             if learned is not None and fresh:
                 told = ledger.learn(learned.path.name, Ledger(learned.path, learned.study).trials())
                 stages.note(f"learned from {told} trials of {learned.path.name}")
-            _run(record, ledger, mails, home, stages, at_once)
+            _run(record, ledger, mails, home, stages, parent, at_once)
             result = _result(record, ledger, mails, home, stages, parent, began)
         except BaseException as error:
-            parent.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            parent.close("FAILED" if isinstance(error, Exception) else "KILLED")
             stages.note(f"what was done is kept; go on with: mailray tune --resume {path.name}")
             raise
-        parent.finish("FINISHED")
-        replace(record, done=True).write()
+        parent.close("FINISHED")
+        amend(path, done=True)
     return result
 
 
 def _run(
-    record: Record, ledger: Ledger, mails: Corpora, home: Home, stages: Stages, at_once: int
+    record: Record,
+    ledger: Ledger,
+    mails: Corpora,
+    home: Home,
+    stages: Stages,
+    parent: Recorder,
+    at_once: int,
 ) -> None:
     """All trials that are left."""
     path, study = record.path, record.study
@@ -117,7 +127,10 @@ def _run(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the ledger has it all
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")  # nor is Tune's state read again
     with stages.stage("study") as stage:
-        course = Course(ledger, record.config, path, home, record.tracked or "", stage, stages.note)
+        course = Course(
+            ledger, record.config, path, home, parent,
+            lambda config: provenance(mails[key(config)]), stage, stages.note,
+        )  # fmt: skip
         draws = Draws(course)
         shutil.rmtree(path / "tune", ignore_errors=True)
         with Listener(course.message) as listener:
@@ -163,7 +176,7 @@ def _result(
     corpora: Corpora,
     home: Home,
     stages: Stages,
-    parent: Tracker,
+    parent: Recorder,
     began: float,
 ) -> StudyResult:
     """The answers, and the best trial's model, bundled, tested and registered."""
@@ -177,23 +190,24 @@ def _result(
         raise RunError(f"no trial of {path.name} came to its end{why}")
     config = settled(record.config, best.settings, best.seed)
     mails = corpora[key(config)]
-    kept = _weights(record, best, mails, stages)
+    kept, course = _weights(record, best, mails, stages), best.course
     if study.retrain:
         config = _again(config, best)
         mails = replace(mails, with_validation=True)
         with stages.stage("training again, validation mails too"):
-            shutil.rmtree(path / "retrained", ignore_errors=True)
-            kept = train_run(Run(path / "retrained", config), mails)
+            kept = train_run(_retrained(path / "retrained", config), mails)
+        course = checkpoint.epochs(path / "retrained" / "checkpoints")
     recipe = path / "best.yaml"
     recipe.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "utf-8")
     shutil.rmtree(path / "bundle", ignore_errors=True)
-    made = complete(Run(path, config), mails, kept, home, stages, parent, began)
+    made = complete(Run(path, config), mails, kept, home, stages, parent, began, epochs=course)
     each = study.resources
     _, full = study.planned(record.config.optimizer.epochs)
     spent = cost(trials, full, each.workers * each.cpus, each.workers * each.gpus)
     parent.log({f"study_{key}": value for key, value in spent.items()}, 0)
     importance = ledger.importance()
     report = write(path, study, ledger, ranked, spent, importance, made)
+    parent.artifact(report)
     return StudyResult(
         path.name, dict(study.directions), ranked, spent, importance, recipe, report, made
     )
@@ -207,6 +221,19 @@ def _weights(record: Record, best: Trial, mails: Mails, stages: Stages) -> Path:
     with stages.stage(f"training trial {best.number} again"):
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return train_run(Run(place, settled(record.config, best.settings, best.seed)), mails)
+
+
+def _retrained(path: Path, config: TrainConfig) -> Run:
+    """The run of the best settings, begun anew unless an earlier command began this one."""
+    run = Run(path, config)
+    try:
+        if Run.read(path).config == config:
+            return run
+    except RunNameError:
+        pass
+    shutil.rmtree(path, ignore_errors=True)
+    run.write()
+    return run
 
 
 def _again(config: TrainConfig, best: Trial) -> TrainConfig:

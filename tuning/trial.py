@@ -39,6 +39,16 @@ class Trial:
         return min(self.epochs.values(), key=lambda facts: facts["val_loss"], default={})
 
     @property
+    def course(self) -> list[Facts]:
+        """Its epochs as a bundle keeps them; what they lost in training is not known."""
+        best = self.best
+        return [
+            {key: value for key, value in facts.items() if key != "stop"}
+            | {"train_loss": None, "best": facts is best}
+            for facts in self.epochs.values()
+        ]
+
+    @property
     def seconds(self) -> float:
         """What it took, all sessions together."""
         return float(sum(facts["seconds"] for facts in self.epochs.values()))

@@ -77,8 +77,14 @@ def submit(
 
 def settings() -> dict[str, str]:
     """What decides where a job's results go, which must not differ between here and there."""
-    names = ("MAILRAY_HOME", "MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "MAILRAY_FORK")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    from training.provenance import commit
+
+    names = (
+        "MAILRAY_HOME", "MLFLOW_TRACKING_URI", "HF_HUB_OFFLINE", "MAILRAY_FORK", "WANDB_MODE",
+    )  # fmt: skip
+    # What is uploaded has no history.
+    told = {"MAILRAY_REVISION": revision} if (revision := commit()) else {}
+    return told | {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _submit_ray_job(

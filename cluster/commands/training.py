@@ -49,7 +49,9 @@ def train(
         if print_config:
             tree = config.model_dump(mode="json")
             return console.result(yaml_text(tree), tree)
-        run = named_run(config, name, resume=resume)
+        same = resume and name is not None and not (recipe or config_file or overrides)
+        run = named_run(None if same else config, name, resume=resume)
+        config = run.config
         with ray_session(address=address, cpus=cpus(config)):
             result = trained(console, run)
         console.result(
@@ -67,12 +69,13 @@ def cpus(config: TrainConfig) -> int:
     return config.scaling.most * config.scaling.cpus + 2
 
 
-def named_run(config: TrainConfig, name: str | None, *, resume: bool) -> "Run":
-    """A run, new or to be gone on with; nothing is written yet."""
+def named_run(config: TrainConfig | None, name: str | None, *, resume: bool) -> "Run":
+    """A run, new or to be gone on with; without a config as it was begun. Nothing is written."""
     from training.run import new_run, unfinished_run
 
-    find = unfinished_run if resume else new_run
-    return find(Home.default(), config, name)
+    if resume or config is None:
+        return unfinished_run(Home.default(), config, name)
+    return new_run(Home.default(), config, name)
 
 
 def trained(console: Console, run: "Run") -> "Result":
