@@ -111,8 +111,7 @@ def _recorded(run: Run, home: Home, stages: Stages, tags: dict[str, str]) -> Ite
         tags=tags, run_id=run.tracked, found=lambda run_id: run.amend(tracked=run_id),
     )  # fmt: skip
     try:
-        if run.tracked is None:
-            recorder.missed(checkpoint.epochs(run.path / "checkpoints"))
+        recorder.missed(checkpoint.epochs(run.path / "checkpoints"))
         yield recorder
     except BaseException as error:
         recorder.close("FAILED" if isinstance(error, Exception) else "KILLED")

@@ -55,9 +55,11 @@ class Recorder:
     ) -> None:
         self.home, self.own = home, parent is None
         experiment = config.tracking.experiment
-        above = parent.mlflow if parent else None
-        self.outboxes = parent.outboxes if parent else _outboxes(home, config, note)
-        self.mlflow = MLflowRun(
+        above: MLflowRun | None = parent.mlflow if parent else None
+        self.outboxes: dict[str, Outbox] = (
+            parent.outboxes if parent else _outboxes(home, config, note)
+        )
+        self.mlflow: MLflowRun = MLflowRun(
             home, experiment, name, self.outboxes["mlflow"], run_id, above, found
         )
         self.trackers: list[Tracker] = [self.mlflow, TensorBoard(folder / "tensorboard")]
@@ -81,7 +83,7 @@ class Recorder:
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Numbers at a count of mails seen; what is no finite number is left out."""
-        kept = {key: float(value) for key, value in metrics.items() if _finite(value)}
+        kept = _numbers(metrics)
         self._each(lambda tracker: tracker.log(kept, step))
 
     def artifact(self, file: Path) -> None:
@@ -89,10 +91,9 @@ class Recorder:
         self._each(lambda tracker: tracker.artifact(file))
 
     def missed(self, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Tell MLflow what earlier commands measured while it did not answer."""
-        for row in epochs:
-            kept = {key: float(row[key]) for key in row if _finite(row[key])}
-            self.mlflow.log(kept, int(row["seen"]))
+        """Epochs, as `training.checkpoint.epochs` has them, of which MLflow has not heard yet."""
+        rows = {int(row["seen"]): {k: v for k, v in row.items() if k != "seen"} for row in epochs}
+        self.mlflow.missed({seen: _numbers(row) for seen, row in rows.items()})
 
     def tracked(self) -> str:
         """The run's id in MLflow, when MLflow has all it was told.
@@ -135,9 +136,14 @@ def _outboxes(home: Home, config: TrainConfig, note: Callable[[str], None]) -> d
     return found
 
 
-def _finite(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)  # an AUC is no number where a label is absent
+    }
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -88,6 +88,8 @@ def test_a_run_killed_at_random_steps_ends_with_the_same_weights(
     assert not victims, f"the run ended before it was killed {len(victims)} more times"
     assert audit.steps(home / "runs" / "run") == steps
     assert json.loads(out)["weights"] == weights
+    kept = json.loads((home / "runs" / "run" / "bundle" / "bundle.json").read_text("utf-8"))
+    assert [row["epoch"] for row in kept["epochs"]] == list(range(1, EPOCHS + 1))
 
 
 def test_every_mail_stands_once_in_each_epoch(

@@ -48,6 +48,24 @@ def test_a_bundle_scores_as_the_model_did(bundle: Bundle, config: TrainConfig) -
     np.testing.assert_allclose(scorer.score(tokens), expected, atol=1e-6)
 
 
+def test_epochs_and_provenance_come_back(tmp_path: Path, config: TrainConfig) -> None:
+    rows = [{"epoch": 1, "train_loss": None, "val_loss": 0.5, "best": True}]
+    saved = save(
+        tmp_path / "bundle", build(config.model, 2, 64), tokenizer("tiny"), config, version="1",
+        metrics={}, epochs=rows, provenance={"commit": "abc"},
+    )  # fmt: skip
+    loaded = load(saved.path)
+    assert loaded == saved
+    assert (loaded.epochs, loaded.provenance) == (tuple(rows), {"commit": "abc"})
+
+
+def test_an_older_bundle_has_neither(bundle: Bundle) -> None:
+    facts = json.loads((bundle.path / "bundle.json").read_text())
+    del facts["epochs"], facts["provenance"]
+    (bundle.path / "bundle.json").write_text(json.dumps(facts))
+    assert (load(bundle.path).epochs, load(bundle.path).provenance) == ((), {})
+
+
 def test_saving_again_replaces_the_whole(bundle: Bundle, config: TrainConfig) -> None:
     (bundle.path / "stray").write_text("x")
     model = build(config.model, 2, 64)

@@ -44,7 +44,10 @@ def test_what_was_saved_comes_back(model: MailModel, tmp_path: Path) -> None:
     optimizer.step()
     schedule.step()
     saved = {name: weight.clone() for name, weight in model.state_dict().items()}
-    state = State(epoch=2, step=7, seen=99, best=0.5, stale=1, plan="x")
+    state = State(
+        epoch=2, step=7, seen=99, best=0.5, stale=1, plan="x",
+        epochs=({"epoch": 1, "val_loss": 0.6}, {"epoch": 2, "val_loss": 0.5}),
+    )  # fmt: skip
     with Writer(tmp_path) as writer:
         writer.save(model, optimizer, schedule, state)
         with torch.no_grad():

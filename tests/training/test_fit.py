@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from training import registry, synthetic
+from training import checkpoint, registry, synthetic
 from training.bundle import load as load_bundle
 from training.config import TrainConfig, resolve
 from training.evaluation import evaluate
@@ -60,6 +60,12 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
     place = registry.resolve(here, "mailray-smoke@champion")
     champion = load_bundle(place)
     assert champion.version == "1"
+    assert [row["epoch"] for row in champion.epochs] == [1, 2, 3]
+    assert (champion.epochs, champion.provenance) == (
+        result.bundle.epochs, result.bundle.provenance,
+    )  # fmt: skip
+    assert champion.provenance["data.test"] == "26"
+    assert champion.provenance["weights"] == result.weights
     assert (champion.temperature, champion.points) == (
         result.bundle.temperature, result.bundle.points,
     )  # fmt: skip
@@ -72,6 +78,10 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
     assert tracked.info.status == "FINISHED"
     assert tracked.data.params["optimizer.epochs"] == "3"
     assert tracked.data.metrics["test_accuracy"] == metrics["accuracy"]
+    assert tracked.data.metrics["system/system_memory_usage_percentage"] > 0
+    assert tracked.data.tags["data.fingerprint"] == champion.provenance["data.fingerprint"]
+    stored = {file.path for file in client(here).list_artifacts(tracked.info.run_id)}
+    assert stored == {"config.yaml", "bundle"}
     assert list((run.path / "tensorboard").iterdir())
     with pytest.raises(RunNameError, match="run first is finished"):
         unfinished_run(here, config, "first")
@@ -91,6 +101,11 @@ def test_a_run_goes_on_from_its_last_checkpoint(here: Home) -> None:
     train_run(run, mails, heard.append)
     epochs = [message["epoch"] for message in heard if message["kind"] == "epoch"]
     assert epochs == [3, 4]
+    rows = checkpoint.epochs(run.path / "checkpoints")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4], "those of the first command too"
+    assert min(rows, key=lambda row: row["val_loss"])["best"]
+    assert sum(row["best"] for row in rows) == 1
+    assert all(row["train_loss"] > 0 and row["seconds"] > 0 for row in rows)
 
 
 def test_the_latest_unfinished_run_of_the_same_config_is_found(here: Home) -> None:

@@ -16,7 +16,7 @@ from training.registry import resolve
 from training.run import RunNameError
 from training.schema import ConfigError
 from training.stages import Quiet, Stage
-from training.tracking import client
+from training.tracking import TrackingError, client
 from tuning.config import resolve_study
 from tuning.record import Record, known_study, new_study
 from tuning.study import search
@@ -163,6 +163,30 @@ def test_the_best_is_trained_again_on_validation_mails_too(home: Path, tmp_path:
     assert best.data.with_validation
     assert best.data.max_length == result.points[0].settings["data.max_length"]
     assert set(result.best.bundle.metrics) == {"test"}
+
+
+@pytest.mark.slow
+def test_a_tracker_that_is_down_fails_no_trial(
+    home: Path, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = _record(
+        home, "s", tmp_path,
+        "searcher: grid\nspace: {optimizer.lr: {grid: [0.00001, 0.003]}}",
+        "optimizer.epochs=2",
+    )  # fmt: skip
+    here, terminal = Home(home), Terminal()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
+    with pytest.raises(TrackingError, match="does not answer"):
+        search(record, here, terminal)
+    assert len([note for note in terminal.notes if "the run goes on" in note]) == 1
+    assert len([note for note in terminal.notes if note.startswith("trial")]) == 2
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    again = Terminal()
+    result = search(known_study(here, "s"), here, again)
+    assert not [note for note in again.notes if note.startswith("trial")], "none is run again"
+    assert (result.best.version, len(result.points)) == ("1", 2)
+    assert [row["epoch"] for row in result.best.bundle.epochs] == [1, 2]
+    assert Record.read(record.path).tracked is not None
 
 
 def test_batches_larger_than_the_data_are_refused(home: Path, tmp_path: Path) -> None:

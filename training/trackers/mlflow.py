@@ -11,6 +11,8 @@ from training.tracking import State, TrackingError, answers, client
 
 Row = tuple[str, str] | tuple[str, float, int, int]
 _ARGUMENTS: Final = {"Param": "params", "RunTag": "tags", "Metric": "metrics"}
+_EPOCH: Final = "val_loss"
+"""What every epoch has, and nothing else."""
 _LONGEST: Final = 5000
 """Characters of a parameter or tag; MLflow takes 6,000."""
 
@@ -55,6 +57,21 @@ class MLflowRun:
         """As Tracker says."""
         now = int(time.time() * 1000)
         self._batch("Metric", [(key, value, now, step) for key, value in metrics.items()])
+
+    def missed(self, rows: dict[int, dict[str, float]]) -> None:
+        """Metrics of earlier commands, by mails seen, where MLflow has none at that count."""
+
+        def log(told: Any, run: str) -> None:
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            known = {metric.step for metric in told.get_metric_history(run, _EPOCH)}
+            for step in rows.keys() - known:
+                made = [Metric(key, value, now, step) for key, value in rows[step].items()]
+                told.log_batch(run, metrics=made)
+
+        if rows:
+            self._tell(log)
 
     def artifact(self, file: Path) -> None:
         """As Tracker says."""

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,8 @@ class WandbRun:
     ) -> None:
         self.project, self.name, self.group = project, name, group
         self.folder, self.outbox, self.note = folder, outbox, note
+        self.id = re.sub(r"[^\w-]", "-", name)[-60:]
+        """The same when the run goes on."""
         self.run: Any = None
         outbox.put(self._begin)
 
@@ -95,7 +98,7 @@ class WandbRun:
         wandb.setup(settings)
         mode = os.environ.get("WANDB_MODE") or ("online" if _key() else "offline")
         try:
-            self.run = self._made(settings, mode)
+            self.run = self._made(settings, mode, self.id)
         except (wandb.errors.CommError, wandb.errors.AuthenticationError, TimeoutError) as error:
             if mode != "online":
                 raise
@@ -104,18 +107,19 @@ class WandbRun:
                 f"Weights & Biases does not answer: {reason}; "
                 f"the run is kept in {self.folder / 'wandb'}, for `wandb sync`"
             )
-            self.run = self._made(settings, "offline")
+            # W&B counts the id as taken by what failed.
+            self.run = self._made(settings, "offline", f"{self.id}-{uuid.uuid4().hex[:4]}")
         self.run.define_metric("seen", hidden=True)
         self.run.define_metric("*", step_metric="seen")
 
-    def _made(self, settings: Any, mode: str) -> Any:
+    def _made(self, settings: Any, mode: str, run_id: str) -> Any:
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)
         return wandb.init(
             project=self.project,
             name=self.name,
-            id=re.sub(r"[^\w-]", "-", self.name)[-60:],
+            id=run_id,
             resume="allow" if mode == "online" else None,
             group=self.group,
             dir=str(self.folder),
