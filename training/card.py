@@ -7,13 +7,14 @@ known is left out of them.
 import math
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from training.config import TrainConfig
 from training.operating import RATES
-from training.weights import PACKAGED
+from training.weights import PACKAGED, TINY
 
 if TYPE_CHECKING:
     from training.bundle import Bundle
@@ -69,7 +70,7 @@ def _metadata(bundle: "Bundle", config: TrainConfig) -> str:
         pipeline_tag=TASK,
         tags=["email", *(["spam-detection"] if "spam" in bundle.labels else []), "mailray"],
         base_model=base,
-        datasets=[source.removeprefix("hf:")] if source.startswith("hf:") else None,
+        datasets=[source.removeprefix("hf:")] if _on_hub(source) else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=bundle.name,
         eval_results=results or None,
@@ -83,7 +84,13 @@ def _base(name: str) -> tuple[str | None, str | None]:
     """On the hub the name of the weights that were fine-tuned, and their licence."""
     if name in _BASES:
         return _BASES[name]
-    return (name if name != "tiny" and _HUB.fullmatch(name) else None), None
+    here = name == TINY or Path(name).expanduser().is_dir()
+    return (name if not here and _HUB.fullmatch(name) else None), None
+
+
+def _on_hub(source: str) -> bool:
+    name = source.removeprefix("hf:")
+    return name != source and _HUB.fullmatch(name) is not None and not Path(name).is_dir()
 
 
 def _results(bundle: "Bundle", config: TrainConfig) -> list[EvalResult]:

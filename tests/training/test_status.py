@@ -208,3 +208,12 @@ def test_an_epoch_before_the_resumption_may_be_the_best(watched: Watched) -> Non
     watched.epoch(3, 3000, 0.2)
     assert [row["best"] for row in watched.status.history] == [False]
     assert watched.status.closing().startswith("no epoch was better than those before; 10 mails/s")
+
+
+def test_readings_of_the_machine_go_to_the_tracker_alone() -> None:
+    watched = Watched()
+    watched.started(seen=48)
+    before = (len(watched.lines), len(watched.notes))
+    watched.status({"kind": "system", "system/cpu_utilization_percentage": 50.0})
+    assert watched.logged[-1] == ({"system/cpu_utilization_percentage": 50.0}, 48)
+    assert (len(watched.lines), len(watched.notes)) == before

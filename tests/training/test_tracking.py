@@ -115,6 +115,12 @@ def test_nobody_waits_for_a_call_that_hangs(box: Outbox, notes: list[str]) -> No
     over.set()
 
 
+def test_a_tracker_that_is_slow_but_takes_all_is_waited_for(box: Outbox) -> None:
+    for _ in range(10):
+        box.put(lambda: time.sleep(0.1))
+    assert box.settle(0.3), "a second altogether, but never longer than that without a word"
+
+
 def test_a_run_is_told_to_mlflow_and_to_tensorboard(home: Path, notes: list[str]) -> None:
     here = Home(home)
     recorder = _recorder(here, notes)

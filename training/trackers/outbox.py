@@ -17,6 +17,7 @@ Call = Callable[[], None]
 KEPT: Final = 50_000
 """Calls that wait at most; those of three days of a run."""
 TRIES: Final = 3
+_ROUNDS: Final = 10
 PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between attempts; the last one again and again."""
 
@@ -35,7 +36,8 @@ class Outbox:
         """Why the tracker does not answer; None while it does, and has been told everything."""
         self.refusal: str | None = None
         """The first."""
-        self.silences = 0
+        self.silences = self.made = 0
+        """Calls to which nobody answered; those that succeeded."""
         self.in_row = 0
         self.due = 0.0
         """When the first call may be made."""
@@ -53,14 +55,18 @@ class Outbox:
             self.changed.notify_all()
 
     def settle(self, patience: float) -> bool:
-        """Wait until all is told, nobody answers, or the seconds are over; returns whether all is.
+        """Wait until all is told, nobody answers, or nothing moves on for so many seconds.
 
-        What the tracker refuses is not waited for.
+        Returns whether all is told. Ten times the patience is the most that it takes.
         """
         with self.changed:
             before, self.due = self.silences, 0.0
             self.changed.notify_all()
-            self.changed.wait_for(lambda: not self.calls or self.silences > before, patience)
+            for _ in range(_ROUNDS):
+                made = self.made
+                self.changed.wait_for(lambda: not self.calls or self.silences > before, patience)
+                if not self.calls or self.silences > before or self.made == made:
+                    break
             return not self.calls
 
     def close(self, patience: float) -> None:
@@ -121,6 +127,7 @@ class Outbox:
     def _done(self) -> None:
         with self.changed:
             self.calls.popleft()
+            self.made += 1
             self.in_row, self.due = 0, 0.0
             back = self.down is not None and not self.calls
             if back:
