@@ -58,9 +58,7 @@ def fit(run: Run, home: Home, stages: Stages) -> "Result":
                 stage.update(status.closing())
             from training.completion import bundled  # transformers: not before workers train
 
-            made = bundled(
-                run, mails, best, home, stages, checkpoint.epochs(best.parent)
-            )
+            made = bundled(run, mails, best, home, stages, checkpoint.epochs(best.parent))
             run.amend(state="bundled")
             result = _registered(run, made, home, stages, recorder, began, status)
     checkpoint.keep_best(run.path / "checkpoints")

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.commands.frame import Address, Json, command
 from cluster.commands.evaluation import FIGURES, located, one_of
+from cluster.commands.frame import Address, Json, command
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.commands.data import Recipe
-from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.commands.evaluation import located
+from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.session import ray_session
 from training.config import resolve
 from training.home import Home

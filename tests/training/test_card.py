@@ -45,7 +45,7 @@ def bundle() -> Bundle:
         version="run-1",
         labels=LABELS,
         max_length=128,
-        keep_head=0.75,
+        keep_head=0.75, read_length=64,
         mail_text_version=2,
         extras=(),
         head=HeadShape(2, "mean", "softmax", 0.1),

@@ -140,7 +140,7 @@ def test_a_rank_without_a_mail_to_validate_takes_part_with_a_stand_in(cache: Pat
     """Else the other ranks would wait for its scores for ever."""
     lengths = np.arange(1, 41, dtype=np.int32)
     plan = Plan(Rows(np.arange(30), np.array([31, 35]), lengths, lengths % 2), 8, 2, 0, 1)
-    batches = [list(stream(plan, cache, 0, rank, 3, 0, 0)) for rank in range(3)]
+    batches = [list(stream(plan, cache, READER, rank, 3, 0, 0)) for rank in range(3)]
     tested = [[b for b in of_rank if b.step == VALIDATE] for of_rank in batches]
     assert [[b.rows.tolist() for b in of_rank] for of_rank in tested] == [[[31]], [[35]], [[]]]
     assert [len(part.labels) for part in tested[2][0].parts] == [1], "a stand-in's own"
