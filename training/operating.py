@@ -3,9 +3,9 @@
 Of n validation mails without the label so many may lie above a threshold that, if the true rate
 were the point's, fewer would in 5% of all samples at most. How many follows from n alone, before a
 score is seen; so the promise is exact whatever the scores are, of mails that come independently of
-each other. Near-duplicates do not: on SpamAssassin, whole groups dealt to both sides, the rates
-were kept in 95% of 400 seeds (tests/bench/operating_points.py). Where not even none would do, there
-is no such point, and it is said how many mails there would have to be.
+each other. Near-duplicates do not: on SpamAssassin, whole groups dealt to one side, 90 to 99% of
+400 seeds kept the rate on the larger rest (tests/bench/operating_points.py). Where not even none
+would do, there is no such point, and it is said how many mails there would have to be.
 """
 
 import math
