@@ -1,26 +1,23 @@
 """The plots of a study's report, each an SVG that needs nothing else."""
 
-import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import optuna
-from matplotlib.figure import Figure
+from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from training.drawing import BLUE, GREY, RED, drawn, svg
 from tuning.answers import Point
 from tuning.config import StudyConfig
 from tuning.ledger import Ledger
 from tuning.trial import Trial
 
-GREY, BLUE, RED = "#bbbbbb", "#1f77b4", "#d62728"
 
-
-def so_far(study: StudyConfig, trials: Sequence[Trial]) -> str:
+def so_far(study: StudyConfig, trials: Sequence[Trial]) -> Markup:
     """The best value of any trial that came to its end, over the epochs that all trials took."""
 
     def draw(axes: Any) -> None:
@@ -40,10 +37,10 @@ def so_far(study: StudyConfig, trials: Sequence[Trial]) -> str:
             axes.step(*zip(*rows, strict=True), where="post", color=RED)
         axes.set(xlabel="epochs of all trials (grey: stopped)", ylabel=study.metric)
 
-    return _drawn(draw)
+    return drawn(draw, f"the best {study.metric} so far against the epochs of all trials")
 
 
-def curves(study: StudyConfig, trials: Sequence[Trial]) -> str:
+def curves(study: StudyConfig, trials: Sequence[Trial]) -> Markup:
     """The objective of each trial, epoch by epoch."""
 
     def draw(axes: Any) -> None:
@@ -54,10 +51,10 @@ def curves(study: StudyConfig, trials: Sequence[Trial]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch (grey: stopped or failed)", ylabel=study.metric)
 
-    return _drawn(draw)
+    return drawn(draw, f"{study.metric} of each trial, epoch by epoch")
 
 
-def pareto(study: StudyConfig, ranked: Sequence[Point]) -> str:
+def pareto(study: StudyConfig, ranked: Sequence[Point]) -> Markup:
     """Two objectives of each point that came to its end, with its number."""
     across, up, *_ = study.directions
 
@@ -68,10 +65,10 @@ def pareto(study: StudyConfig, ranked: Sequence[Point]) -> str:
             axes.annotate(str(point.number), place, xytext=(4, 4), textcoords="offset points")
         axes.set(xlabel=across, ylabel=up)
 
-    return _drawn(draw)
+    return drawn(draw, f"{up} against {across} of each point")
 
 
-def bars(importance: dict[str, float]) -> str:
+def bars(importance: dict[str, float]) -> Markup:
     """What share of the objective each key decides."""
 
     def draw(axes: Any) -> None:
@@ -79,10 +76,10 @@ def bars(importance: dict[str, float]) -> str:
         axes.barh(names, [importance[name] for name in names], color=BLUE)
         axes.set(xlabel="share of the objective's variance", xlim=(0, 1))
 
-    return _drawn(draw, height=0.8 + 0.4 * len(importance))
+    return drawn(draw, "share of each key", height=0.8 + 0.4 * len(importance))
 
 
-def parallel(study: StudyConfig, ranked: Sequence[Point], keys: Sequence[str]) -> str:
+def parallel(study: StudyConfig, ranked: Sequence[Point], keys: Sequence[str]) -> Markup:
     """A line for each point through its settings and its value, the better the darker."""
     done = [point for point in ranked if point.done]
     columns = {key: [point.settings[key] for point in done] for key in keys}
@@ -108,20 +105,23 @@ def parallel(study: StudyConfig, ranked: Sequence[Point], keys: Sequence[str]) -
         axes.set_xlim(-0.2, len(columns) - 0.6)
         axes.spines[:].set_visible(False)
 
-    return _drawn(draw, height=4.2)
+    return drawn(draw, f"{', '.join(keys)} and {study.metric} of each point", height=4.2)
 
 
-def contour(ledger: Ledger, keys: Sequence[str]) -> str:
+def contour(ledger: Ledger, keys: Sequence[str]) -> Markup:
     """The objective over two keys, by Optuna."""
     from optuna.visualization.matplotlib import plot_contour
 
     several = len(ledger.config.directions) > 1
     target = (lambda trial: trial.values[0]) if several else None
-    return _svg(
-        lambda: plot_contour(
+
+    def made() -> Any:
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return plot_contour(
             ledger.study, params=list(keys), target=target, target_name=ledger.config.metric
         )
-    )
+
+    return svg(made, f"{ledger.config.metric} over {keys[0]} and {keys[1]}")
 
 
 def _heights(values: Sequence[Any]) -> np.ndarray:
@@ -138,27 +138,3 @@ def _heights(values: Sequence[Any]) -> np.ndarray:
 
 def _mark(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _drawn(draw: Callable[[Any], None], height: float = 3.6) -> str:
-    def made() -> Any:
-        axes = Figure(figsize=(8, height), layout="constrained").add_subplot()
-        draw(axes)
-        return axes
-
-    return _svg(made)
-
-
-def _svg(make: Callable[[], Any]) -> str:
-    """What `make` draws, Matplotlib's axes or several, without a window or a warning."""
-    matplotlib.use("agg")
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mailray"}),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        out = io.StringIO()
-        np.ravel(make())[0].figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    return svg[svg.index("<svg") :]
