@@ -116,10 +116,20 @@ def text(words: str, kind: str = "") -> Markup:
     return Markup('<p class="{}">{}</p>').format(kind, words)
 
 
-def listed(items: Iterable[str]) -> Markup:
+def isolated(words: str, kind: str) -> Markup:
+    """Text of others, whose writing direction must not turn what stands around it."""
+    return Markup('<bdi class="{}">{}</bdi>').format(kind, words)
+
+
+def verbatim(words: str, title: str) -> Markup:
+    """Text as a file has it, below a title of its own."""
+    return Markup('<h3>{0}</h3><pre tabindex="0" aria-label="{0}">{1}</pre>').format(title, words)
+
+
+def listed(items: Iterable[str], kind: str = "") -> Markup:
     """A list, an item a line."""
-    return Markup("<ul>{}</ul>").format(
-        Markup("").join(Markup("<li>{}</li>").format(item) for item in items)
+    return Markup('<ul class="{}">{}</ul>').format(
+        kind, Markup("").join(Markup("<li>{}</li>").format(item) for item in items)
     )
 
 
