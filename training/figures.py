@@ -16,6 +16,8 @@ from training.curve import Curve
 from training.drawing import BLUE, COLOURS, GREY, RED, drawn, svg, thinned
 from training.intervals import CONFIDENCE, proportion
 
+Points = Sequence[Mapping[str, Any]]
+"""Rows of `training.operating.told`."""
 WIDTH, HEIGHT = 4.8, 3.7
 """Inches: at a phone's 330 pixels the letters are still of nine."""
 _STYLES: Final = ("-", "--", ":", "-.")
@@ -33,7 +35,9 @@ def learning(epochs: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> Ma
         at = [row["epoch"] for row in epochs]
         for number, (key, name) in enumerate(keys.items()):
             values = [math.nan if row.get(key) is None else row[key] for row in epochs]
-            axes.plot(at, values, f"{_MARKS[number]}-", color=COLOURS[number], ms=4, label=name)
+            axes.plot(
+                at, values, f"{_MARKS[number]}-", color=COLOURS[number], ms=4, label=_cut(name)
+            )
         for row in epochs:
             if row.get("best"):
                 axes.axvline(row["epoch"], color=GREY, lw=1, ls="--", label="best epoch")
@@ -44,7 +48,7 @@ def learning(epochs: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> Ma
     return _small(draw, f"learning curves: {', '.join(keys.values())} of each epoch")
 
 
-def roc(curves: Mapping[str, Curve], points: Sequence[Mapping[str, Any]], *, band: bool) -> Markup:
+def roc(curves: Mapping[str, Curve], points: Points, *, band: bool) -> Markup:
     """Recall against the false-positive rate, which has a logarithmic axis.
 
     The left edge stands for none. With `band` the first curve has its pointwise bootstrap band;
@@ -59,7 +63,7 @@ def roc(curves: Mapping[str, Curve], points: Sequence[Mapping[str, Any]], *, ban
         for number, (name, curve) in enumerate(curves.items()):
             false, true, _ = curve.roc
             least = min(least, float(np.interp(low, false, true)))
-            axes.plot(*_logarithmic(false, true, grid), **_line(number), label=name)
+            axes.plot(*_logarithmic(false, true, grid), **_line(number), label=_cut(name))
         if band:
             first = next(iter(curves.values()))
             axes.fill_between(grid, *_band(first, grid), color=BLUE, alpha=0.15, lw=0)
@@ -84,7 +88,7 @@ def precision_recall(curves: Mapping[str, Curve]) -> Markup:
             recall, precision = yes / yes[-1], yes / (yes + no)
             recall, precision = np.append(0, recall), np.append(precision[0], precision)
             line = thinned(recall, precision, recall)
-            axes.plot(*line, **_line(number), drawstyle="steps-pre", label=name)
+            axes.plot(*line, **_line(number), drawstyle="steps-pre", label=_cut(name))
         axes.set(xlim=(0, 1.005), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
         _legend(axes)
 
@@ -119,7 +123,7 @@ def calibration(curve: Curve, label: str) -> Markup:
     return svg(make, alt, {"text.parse_math": False})
 
 
-def histogram(curve: Curve, label: str, other: str, points: Sequence[Mapping[str, Any]]) -> Markup:
+def histogram(curve: Curve, label: str, other: str, points: Points) -> Markup:
     """How many mails with and without a label have which probability of it; logarithmic counts."""
     at = np.minimum((curve.scores.astype(np.float64) * _BINS).astype(int), _BINS - 1)
     edges = np.linspace(0, 1, _BINS + 1)
@@ -215,14 +219,14 @@ def _counts(axes: Any) -> None:
 def _legend(axes: Any) -> None:
     handles, names = axes.get_legend_handles_labels()
     many = len(names) > 8
-    # Matplotlib hides what begins with an underscore.
-    shown = [f"\u200b{_cut(name)}" for name in names]
     place: dict[str, Any] = {"loc": "best"}
     if many:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3}
-    axes.legend(handles, shown, fontsize=7 if many else 8.5, frameon=False, **place)
+    axes.legend(handles, names, fontsize=7 if many else 8.5, framealpha=0.8, edgecolor="none",
+                **place)  # fmt: skip
 
 
 def _cut(name: str) -> str:
     one_line = " ".join(name.split())
-    return one_line if len(one_line) <= 28 else f"{one_line[:27]}…"
+    cut = one_line if len(one_line) <= 28 else f"{one_line[:27]}…"
+    return f"\u200b{cut}" if cut.startswith("_") else cut  # which Matplotlib would not show

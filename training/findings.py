@@ -18,11 +18,11 @@ def slices(evaluation: Evaluation) -> Markup:
     """Kinds of mails, those first on which the model is worst."""
     if evaluation.slices is None:
         return page.text("Not measured: mailray report and mailray evaluate --slices do.", "note")
-    keys = [key for key in ("accuracy", "recall", "false_positive_rate")
+    keys = [key for key in ("recall", "false_positive_rate", "accuracy")
             if any(key in row for row in evaluation.slices)]  # fmt: skip
     shown = evaluation.slices[:_SHOWN]
     rows = [
-        (f"{row['by']}: {row['slice']}", f"{row['mails']:,}", f"{row['wrong']:,}",
+        (f"{row['by']}: {row['slice']}", page.below(f"{row['mails']:,}", f"{row['wrong']:,} wrong"),
          *(with_spread(row.get(key, math.nan), row["intervals"].get(key)) for key in keys),
          "few mails" if row["small"] else "")
         for row in shown
@@ -31,7 +31,7 @@ def slices(evaluation: Evaluation) -> Markup:
     more = len(evaluation.slices) - len(shown)
     caption = "Worst first; a faint one has too few mails to tell"
     caption += f"; {more:,} better ones are left out" if more else ""
-    heads = ("slice", "mails", "wrong", *(FIGURES[key] for key in keys), "")
+    heads = ("slice", "mails", *(FIGURES[key] for key in keys), "")
     return page.table(heads, rows, caption, lost=small)
 
 
@@ -39,14 +39,14 @@ def robustness(evaluation: Evaluation) -> Markup:
     """What is left of the figures when mail is disguised."""
     if evaluation.robustness is None:
         return page.text("Not measured: mailray report without --no-robustness does.", "note")
-    keys = [key for key in ("accuracy", "recall", "false_positive_rate", "roc_auc")
+    keys = [key for key in ("recall", "false_positive_rate", "accuracy", "roc_auc")
             if any(key in row for row in evaluation.robustness)]  # fmt: skip
     rows = [
-        (row["disguise"], f"{row['mails']:,}", f"{row['changed']:,}",
+        (row["disguise"], page.below(f"{row['mails']:,}", f"{row['changed']:,} changed"),
          *(with_spread(row.get(key, math.nan), row["intervals"].get(key)) for key in keys))
         for row in evaluation.robustness
     ]  # fmt: skip
-    heads = ("disguise", "mails", "changed", *(FIGURES[key] for key in keys))
+    heads = ("disguise", "mails", *(FIGURES[key] for key in keys))
     drawn = []
     for key in ("recall", "false_positive_rate") if "recall" in keys else ("accuracy",):
         marks = {row["disguise"]: (row.get(key, math.nan), ends(row["intervals"].get(key)))

@@ -20,27 +20,28 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; p
        color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 a { color: inherit; } nav { color: var(--faint); } nav a { white-space: nowrap; }
-.lead { font-size: 1.1rem; } .note, caption, figcaption { color: var(--faint); }
-.wide { overflow-x: auto; margin: .8rem 0; overflow-wrap: normal; }
+.lead { font-size: 1.1rem; } .note, figcaption, small { color: var(--faint); }
+.note { margin: .8rem 0 .3rem; } .wide { overflow-x: auto; margin-bottom: .8rem; overflow-wrap: normal; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0;
          border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; } tbody th { font-weight: normal; }
-.facts th { color: var(--faint); } .lost { color: var(--faint); }
-.share { padding-left: .6rem; text-align: right;
+thead th { vertical-align: bottom; white-space: nowrap; } tbody th { font-weight: normal; min-width: 4.5rem; }
+td, small { white-space: nowrap; } small { font-size: .85rem; }
+.facts th, .lost { color: var(--faint); }
+.facts td { white-space: normal; overflow-wrap: anywhere; }
+td.share { padding-left: .6rem; text-align: right;
   background: color-mix(in srgb, var(--tint) calc(var(--share) * 45%), transparent); }
 .mail { display: block; min-width: 14rem; max-width: 28rem; white-space: pre-wrap;
         overflow-wrap: anywhere; }
-.id { display: block; min-width: 9rem; max-width: 24rem; overflow-wrap: anywhere; }
+.id { display: block; min-width: 9rem; max-width: 24rem; overflow-wrap: anywhere; white-space: normal; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; }
 figure > svg { display: block; max-width: 100%; height: auto; background: #fff; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; font-size: .85rem; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
-  h2, caption, thead { break-after: avoid; } figure, tr { break-inside: avoid; }
-  .wide { overflow: visible; } th, td { padding-right: .5rem; } .id, .mail { min-width: 0; }
+  h2, .note, thead { break-after: avoid; } figure, tr { break-inside: avoid; }
+  .wide { overflow: visible; } th, td, thead th { padding-right: .5rem; white-space: normal; } .id, .mail { min-width: 0; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 """)  # noqa: E501
@@ -80,12 +81,12 @@ def table(
         for at, row in enumerate(rows)
     )
     return Markup(
-        '<div class="wide" tabindex="0" role="region" aria-label="{}"><table class="{}">'
-        "{}{}<tbody>{}</tbody></table></div>"
+        '{}<div class="wide" tabindex="0" role="region" aria-label="{}"><table class="{}">'
+        "{}<tbody>{}</tbody></table></div>"
     ).format(
+        text(caption, "note") if caption else "",  # outside, or it would scroll with the table
         caption or ", ".join(map(str, heads)) or "facts",
         kind,
-        Markup("<caption>{}</caption>").format(caption) if caption else "",
         Markup("<thead><tr>{}</tr></thead>").format(head) if heads else "",
         lines,
     )
@@ -116,6 +117,11 @@ def text(words: str, kind: str = "") -> Markup:
     return Markup('<p class="{}">{}</p>').format(kind, words)
 
 
+def below(words: str, small: str) -> Markup:
+    """Text, and what is less important on a second line."""
+    return Markup("{}<br><small>{}</small>").format(words, small)
+
+
 def isolated(words: str, kind: str) -> Markup:
     """Text of others, whose writing direction must not turn what stands around it."""
     return Markup('<bdi class="{}">{}</bdi>').format(kind, words)
@@ -124,13 +130,6 @@ def isolated(words: str, kind: str) -> Markup:
 def verbatim(words: str, title: str) -> Markup:
     """Text as a file has it, below a title of its own."""
     return Markup('<h3>{0}</h3><pre tabindex="0" aria-label="{0}">{1}</pre>').format(title, words)
-
-
-def listed(items: Iterable[str], kind: str = "") -> Markup:
-    """A list, an item a line."""
-    return Markup('<ul class="{}">{}</ul>').format(
-        kind, Markup("").join(Markup("<li>{}</li>").format(item) for item in items)
-    )
 
 
 def figure(svg: Markup, caption: str = "") -> Markup:

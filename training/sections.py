@@ -28,9 +28,9 @@ def summary(evaluation: Evaluation) -> Markup:
         if key in values and not math.isnan(values[key])
     ]
     caption = f"{values['mails']:,} {evaluation.mails}; probabilities from 0.5 are a yes"
-    return page.listed(headline(values, evaluation.scored.labels), "lead") + page.table(
-        ("figure", "value", "95% interval"), rows, caption
-    )
+    return Markup("").join(
+        page.text(line, "lead") for line in headline(values, evaluation.scored.labels)
+    ) + page.table(("figure", "value", "95% interval"), rows, caption)
 
 
 def points(evaluation: Evaluation) -> Markup:
@@ -43,27 +43,29 @@ def points(evaluation: Evaluation) -> Markup:
     no, yes = evaluation.scored.labels.names
     rows, absent = [], []
     for row in evaluation.points:
-        cells = [page.NONE] * 3
+        name = page.below(row["name"], f"promises at most {row['rate']:.1%}")
         if row["threshold"] is None:
+            rows.append((name, page.NONE, page.NONE, page.NONE))
             absent.append(
                 f"{row['name']} could not be fitted: it takes {row['needed']:,} {no} validation "
                 f"mails, and there were {row['had']:,}."
             )
-        else:
-            sure = row["intervals"]
-            lost = _told(row["false"], row["no"], sure["false_positive_rate"])
-            caught = _told(row["true"], row["yes"], sure["recall"])
-            cells = [f"{row['threshold']:.4f}", lost, caught]
-        rows.append((row["name"], f"at most {row['rate']:.1%}", *cells))
-    heads = ("point", f"{no} lost: promised", "threshold", "lost here", f"{yes} caught here")
+            continue
+        sure = row["intervals"]
+        lost = _told(row["false"], row["no"], sure["false_positive_rate"])
+        caught = _told(row["true"], row["yes"], sure["recall"])
+        rows.append((name, lost, caught, f"{row['threshold']:.4f}"))
+    heads = ("point", f"{no} lost", f"{yes} caught", "threshold")
     caption = f"{evaluation.mails}, on which no threshold was fitted; 95% intervals"
-    return page.table(heads, rows, caption) + (page.listed(absent) if absent else Markup(""))
+    return page.table(heads, rows, caption) + Markup("").join(
+        page.text(line, "note") for line in absent
+    )
 
 
 def _told(count: int, of: int, interval: Sequence[float]) -> str:
     if not of:
         return page.NONE
-    return f"{count / of:.2%} ({percents(interval)}): {count:,} of {of:,}"
+    return page.below(f"{count / of:.2%}, {count:,} of {of:,}", percents(interval))
 
 
 def baselines(evaluation: Evaluation) -> Markup:

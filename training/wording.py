@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from training.labels import Labels
-from training.page import NONE
+from training.page import NONE, below
 
 FIGURES: Final = {
     "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1",
@@ -60,9 +60,9 @@ def percents(interval: Sequence[float]) -> str:
 
 
 def with_spread(value: float | None, interval: Sequence[float] | None) -> str:
-    """A figure and its interval in brackets."""
+    """A figure, and its interval below it."""
     between = spread(interval)
-    return f"{number(value)} ({between})" if between else number(value)
+    return below(number(value), between) if between else number(value)
 
 
 def ends(interval: Sequence[float] | None) -> tuple[float, float]:

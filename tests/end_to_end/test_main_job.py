@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 def test_every_command_has_help_with_an_example(home: Path) -> None:
     commands = [
-        "train", "evaluate", "compare", "tune", "serve", "classify", "submit", "doctor",
+        "train", "evaluate", "report", "compare", "tune", "serve", "classify", "submit", "doctor",
         "quickstart", "data fetch", "data prepare", "data show", "data suspects", "data clean",
     ]  # fmt: skip
     for words in commands:
@@ -116,6 +116,24 @@ def test_suspected_labels_are_listed_by_id_and_a_model_stands_beside_its_baselin
     names = ["this model", "byte 4-grams", "TF-IDF words"]
     rows = [line.strip() for line in said.out.splitlines()]
     assert [name for name in names for row in rows if row.startswith(name)] == names
+
+
+def test_a_report_is_written_where_it_is_asked_for_and_replaces_the_old(
+    smoke_home: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.html"
+    file.write_text("old")
+    words = ["report", "mailray-smoke", "--output", str(file), "--no-robustness", "--json"]
+    said = run(smoke_home, *words)
+    assert said.code == 0, said.err
+    assert said.json["report"] == str(file)
+    hidden = file.read_text("utf-8")
+    assert f"{said.json['mails']} test mails" in hidden
+    assert "synthetic/" in hidden, "wrong mails are named by their ids"
+    assert "@example.com" not in hidden
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+    assert run(smoke_home, *words, "--show-content").code == 0
+    assert "@example.com" in file.read_text("utf-8")
 
 
 def test_a_job_on_another_head_brings_back_its_exit_code(head: str, home: Path) -> None:

@@ -1,8 +1,8 @@
 """Headless Chromium, driven by its DevTools protocol over a pipe: no driver, no port.
 
-    with browser() as chromium:
-        chromium.open(file, width=360)
-        chromium.value("document.title"), chromium.faults, chromium.pdf(), chromium.screenshot()
+with browser() as chromium:
+    chromium.open(file, width=360)
+    chromium.value("document.title"), chromium.faults, chromium.pdf(), chromium.screenshot()
 """
 
 import base64
