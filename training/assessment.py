@@ -1,31 +1,28 @@
 """Assessment: all that can be found out about a model on one set of mails, for its report."""
 
-import platform
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from training.baselines import baselines
 from training.bundle import Bundle
-from training.config import DataConfig, TrainConfig
-from training.evaluation import Scored, SplitName, evaluate
+from training.config import DataConfig
+from training.evaluation import Scored, SplitName, data_of, evaluate
 from training.excerpts import Excerpt, excerpts
 from training.home import Home
 from training.mails import survey
-from training.schema import read_yaml, validate
+from training.robustness import robustness
 from training.scorer import Precision
+from training.slices import details, slices
 from training.sources import open_source
 from training.stages import Stages
+from training.suspects import suspects
 
 LISTED: Final = 50
 """Mails that were wrong, and suspects, that a report names."""
-_PACKAGES: Final = ("mailray", "torch", "transformers", "tokenizers", "ray", "scikit-learn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,35 +91,28 @@ def assess(
     Raises:
         SourceError: there are no such mails.
     """
-    config = validate(TrainConfig, read_yaml(bundle.path / "config.yaml"))
-    data = config.data if source is None else config.data.model_copy(update={"source": source})
+    data = data_of(bundle, source)
     scored = evaluate(
         bundle, home, stages, source=source, split=split, precision=precision, workers=workers
     )
-    values = scored.report(bundle.points)
-    found: dict[str, Any] = {}
-    if details := _part("slices", "details"):
-        slices = _part("slices", "slices")
-        assert slices is not None
-        found["slices"] = slices(scored, details(data, home, scored.ids, stages), bundle.points)
-    if disguised and (robustness := _part("robustness", "robustness")):
+    unseen = source is not None or split in ("validation", "test")
+    found: dict[str, Any] = {
+        "slices": slices(scored, details(data, home, scored.ids, stages), bundle.points)
+    }
+    if disguised:
         found["robustness"] = robustness(bundle, data, home, scored.ids, precision, workers, stages)
-    if source is None and (baselines := _part("baselines", "baselines")):
+    if source is None and unseen:
         mails, _ = survey(data, bundle.tokenizer(), home, stages)
         found["baselines"] = baselines(data, home, mails, stages, split)
-    if suspects := _part("suspects", "suspects"):
+    if unseen:  # of a mail that it was trained on a model knows the label, wrong or not
         found["suspects"] = suspects(scored)
     evaluation = Evaluation(
         bundle=bundle,
-        mails=f"mails of {source}"
-        if source
-        else "all mails"
-        if split == "all"
-        else f"{split} mails",
+        mails=f"{split} mails" if source is None else f"mails of {source}",
         scored=scored,
-        values=values,
-        epochs=getattr(bundle, "epochs", ()),
-        provenance=_provenance(data, home),
+        values=scored.report(bundle.points),
+        epochs=bundle.epochs,
+        provenance=_provenance(bundle, data, home),
         **found,
     )
     if not content:
@@ -135,47 +125,12 @@ def assess(
     return replace(evaluation, excerpts=said)
 
 
-def _part(module: str, function: str) -> Callable[..., Any] | None:
-    """A function of training; None while the module is not there yet."""
-    try:
-        found: Callable[..., Any] = getattr(import_module(f"training.{module}"), function)
-    except ModuleNotFoundError:
-        return None
-    return found
-
-
-def _provenance(data: DataConfig, home: Home) -> dict[str, str]:
-    """Where the mails and the report come from."""
+def _provenance(bundle: Bundle, data: DataConfig, home: Home) -> dict[str, str]:
+    """Where the model, the mails and the report come from."""
+    source = open_source(data.source, data.label_set, home.corpora)
     return {
-        "Source": data.source,
-        "Fingerprint of the source": open_source(
-            data.source, data.label_set, home.corpora
-        ).fingerprint,
+        **{f"Model, {key}": said for key, said in bundle.provenance.items()},
+        "Mails": data.source,
+        "Mails, fingerprint": source.fingerprint,
         "Report made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "Commit": _commit(),
-        "Versions": ", ".join(
-            [
-                f"Python {platform.python_version()}",
-                *(f"{name} {_version(name)}" for name in _PACKAGES),
-            ]
-        ),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "of a checkout"
-
-
-def _commit() -> str:
-    """Of the checkout that mailray runs from."""
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-            check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: mailray runs from no checkout"
-    return asked.stdout.strip()

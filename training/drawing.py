@@ -35,7 +35,7 @@ def drawn(
 def svg(make: Callable[[], Any], alt: str, style: dict[str, Any] | None = None) -> Markup:
     """The figure of what `make` gives: Matplotlib's axes, one or several."""
     matplotlib.use("agg")
-    settings = {
+    settings: dict[Any, Any] = {  # Matplotlib names its three hundred keys as a type
         "svg.fonttype": "none",
         "svg.hashsalt": alt,  # two drawings on a page must not share ids
         "font.sans-serif": ["DejaVu Sans", "Arial"],

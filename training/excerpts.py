@@ -8,15 +8,14 @@ from training.config import DataConfig
 from training.home import Home
 from training.mail import MailError, parse
 from training.originals import originals
-from training.prose import clean, one_line
+from training.prose import one_line
 
-_CHARS: Final = 400
-_LINES: Final = 6
+_CHARS: Final = 240
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Subject, sender and first lines of a mail, decoded; of no known mail text all is `text`."""
+    """Subject, sender and first words of a mail, decoded; where it came as text, only those."""
 
     subject: str
     sender: str
@@ -46,5 +45,5 @@ def _excerpt(raw: bytes | None, text: str | None) -> Excerpt:
 
 
 def _first(text: str) -> str:
-    lines = [line for line in clean(text[: 10 * _CHARS]).splitlines() if line.strip()]
-    return "\n".join(lines[:_LINES])[:_CHARS]
+    line = one_line(text[: 10 * _CHARS])
+    return line if len(line) <= _CHARS else f"{line[:_CHARS]}…"

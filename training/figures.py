@@ -109,7 +109,7 @@ def calibration(curve: Curve, label: str) -> Markup:
         above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
         above.plot((0, 1), (0, 1), color=GREY, lw=1, ls="--", label="honest")
         spread = np.maximum([shown - low, high - shown], 0)
-        above.errorbar(said, shown, spread, fmt="o-", color=BLUE, ms=4, lw=1, label="model")
+        above.errorbar(said, shown, spread, fmt="o", color=BLUE, ms=4, lw=1, label="model")
         above.set(ylabel="share that has it", xlim=(0, 1), ylim=(-0.02, 1.02))
         _legend(above)
         below.stairs(np.maximum(mails, 0.5), np.linspace(0, 1, 11), baseline=0.5, fill=True,

@@ -1,6 +1,7 @@
 """The sections of a model's report on kinds of mails, single mails, training and origin."""
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 from markupsafe import Markup
@@ -83,14 +84,14 @@ def suspects(evaluation: Evaluation) -> Markup:
         return page.text("No label looks wrong.")
     shown = evaluation.suspects[:LISTED]
     rows = [
-        (page.isolated(row["id"], "id"), row["label"], row["likelier"], number(row["probability"]),
-         *_said(evaluation, row["id"]))
+        (page.isolated(row["id"], "id"), row["label"], row["likelier"], number(row["probability"]))
         for row in shown
-    ]  # fmt: skip
-    heads = ("mail", "label", "likelier", "probability of the label", *_said_heads(evaluation))
+    ]
+    heads = ("mail", "label", "likelier", "probability of the label")
     caption = (f"{len(shown):,} of {len(evaluation.suspects):,}, the likeliest first; no label "
                "was changed")  # fmt: skip
-    return page.table(heads, rows, caption)
+    said = _said(evaluation, (row["id"] for row in shown))
+    return page.table(heads, rows, caption, under=said)
 
 
 def wrong(evaluation: Evaluation) -> Markup:
@@ -101,15 +102,15 @@ def wrong(evaluation: Evaluation) -> Markup:
     at = found[:LISTED]
     true = scored.labels.spell(scored.truth[at])
     guessed = scored.labels.spell(scored.labels.guess(scored.scores[at]))
-    rows = []
-    for row, was, said in zip(at.tolist(), true, guessed, strict=True):
-        id_ = scored.ids[row]
-        rows.append((page.isolated(id_, "id"), was or page.NONE, said or page.NONE,
-                     _sure(scored, row), *_said(evaluation, id_)))  # fmt: skip
-    heads = ("mail", "true", "taken for", "probability", *_said_heads(evaluation))
+    ids = [scored.ids[row] for row in at]
+    rows = [
+        (page.isolated(id_, "id"), was or page.NONE, taken or page.NONE, _sure(scored, row))
+        for row, id_, was, taken in zip(at.tolist(), ids, true, guessed, strict=True)
+    ]
+    heads = ("mail", "true", "taken for", "probability")
     caption = f"{len(at):,} of {len(found):,}, the most confident first"
     hint = "" if evaluation.excerpts is not None else "; --show-content shows what they say"
-    return page.table(heads, rows, caption + hint)
+    return page.table(heads, rows, caption + hint, under=_said(evaluation, ids))
 
 
 def provenance(evaluation: Evaluation) -> Markup:
@@ -134,16 +135,15 @@ def _sure(scored: Scored, row: int) -> str:
     return f"{names[at]} {number(float(scores[at]))}"
 
 
-def _said_heads(evaluation: Evaluation) -> tuple[str, ...]:
-    return () if evaluation.excerpts is None else ("subject", "from", "text")
-
-
-def _said(evaluation: Evaluation, id_: str) -> tuple[Markup, ...]:
-    """What a mail says, where it may be shown."""
+def _said(evaluation: Evaluation, ids: Iterable[str]) -> list[Markup]:
+    """What each mail says, where it may be shown."""
     if evaluation.excerpts is None:
-        return ()
-    found = evaluation.excerpts.get(id_)
-    texts = ("", "", "no longer in the source") if found is None else (
-        found.subject, found.sender, found.text
-    )  # fmt: skip
-    return tuple(page.isolated(text, "mail") for text in texts)
+        return []
+    found = (evaluation.excerpts.get(id_) for id_ in ids)
+    return [
+        page.isolated("no longer in the source", "mail")
+        if excerpt is None
+        else page.isolated(f"{excerpt.subject}, {excerpt.sender}", "mail")
+        + page.isolated(excerpt.text, "mail")
+        for excerpt in found
+    ]

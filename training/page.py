@@ -31,8 +31,9 @@ td, small { white-space: nowrap; } small { font-size: .85rem; }
 .facts td { white-space: normal; overflow-wrap: anywhere; }
 td.share { padding-left: .6rem; text-align: right;
   background: color-mix(in srgb, var(--tint) calc(var(--share) * 45%), transparent); }
-.mail { display: block; min-width: 14rem; max-width: 28rem; white-space: pre-wrap;
-        overflow-wrap: anywhere; }
+tr:has(+ .under) > * { border-bottom: none; }
+.mail { display: block; max-width: min(44rem, 88vw); white-space: normal; overflow-wrap: anywhere;
+        color: var(--faint); }
 .id { display: block; min-width: 9rem; max-width: 24rem; overflow-wrap: anywhere; white-space: normal; }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; min-width: 0; } figcaption { font-size: .9rem; }
@@ -40,8 +41,8 @@ figure > svg { display: block; max-width: 100%; height: auto; background: #fff; 
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .6rem; font-size: .85rem; }
 @media print {
   body { max-width: none; font-size: 10pt; padding: 0; } nav { display: none; }
-  h2, .note, thead { break-after: avoid; } figure, tr { break-inside: avoid; }
-  .wide { overflow: visible; } th, td, thead th { padding-right: .5rem; white-space: normal; } .id, .mail { min-width: 0; }
+  h2, .note, thead { break-after: avoid; } .plots { grid-template-columns: 1fr 1fr; } figure, tr { break-inside: avoid; }
+  .wide { overflow: visible; } th, td, thead th { padding-right: .5rem; white-space: normal; } .id { min-width: 0; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
 """)  # noqa: E501
@@ -72,12 +73,22 @@ def table(
     caption: str = "",
     *,
     lost: Container[int] = (),
+    under: Sequence[Markup] = (),
     kind: str = "",
 ) -> Markup:
-    """A table in a box that scrolls; the first cell of a row names it, `lost` rows are faint."""
+    """A table in a box that scrolls; the first cell of a row names it, `lost` rows are faint.
+
+    `under` is empty, or has what stands below each row, as wide as the screen and no wider.
+    """
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in heads)
     lines = Markup("").join(
-        Markup("<tr{}>{}</tr>").format(Markup(' class="lost"') if at in lost else "", _cells(row))
+        Markup("<tr{}>{}</tr>{}").format(
+            Markup(' class="lost"') if at in lost else "",
+            _cells(row),
+            Markup('<tr class="under"><td colspan="{}">{}</td></tr>').format(len(row), under[at])
+            if under
+            else "",
+        )
         for at, row in enumerate(rows)
     )
     return Markup(

@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.commands.evaluation import FIGURES, located, one_of
+from cluster.commands.evaluation import located, one_of
 from cluster.commands.frame import Address, Json, command
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError
+from training.wording import FIGURES
 
 _LISTED = 10
 """Mails that changed sides, shown of each side."""

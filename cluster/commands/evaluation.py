@@ -17,6 +17,7 @@ from cluster.console import Console
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError
+from training.wording import FIGURES
 
 if TYPE_CHECKING:
     from training.bundle import Bundle
@@ -122,14 +123,6 @@ def located(model: str) -> Path:
     return find(Home.default(), model)
 
 
-FIGURES = {
-    "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "F1",
-    "false_positive_rate": "false-positive rate", "roc_auc": "ROC AUC",
-    "one_minus_auc_percent": "(1-AUC)%", "average_precision": "PR AUC", "lam_percent": "LAM%",
-    **{f"recall_at_fpr_{rate:g}": f"recall at FPR {rate:.1%}" for rate in (0.001, 0.005, 0.01)},
-    "loss": "loss", "brier": "Brier", "calibration_error": "calibration error (ECE)",
-}  # fmt: skip
-"""Of an evaluation, and how they are spelled for people."""
 SLICES_SHOWN = 20
 """On a terminal; `--json` has them all."""
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cluster.commands.evaluation import located
 from cluster.commands.frame import Address, Json, command
-from cluster.commands.training import located
 from cluster.session import ray_session
 from training.home import Home
 from training.schema import ConfigError

@@ -19,7 +19,6 @@ from training.operating import fit
 
 THREE = Labels(("billing", "urgent", "other"))
 SEVERAL = Labels(("work", "urgent", "private"), True)
-KINDS = {"2": evaluations.HAM_SPAM, "3": THREE, "any": SEVERAL}
 HOSTILE = "<script>alert(1)</script>\"'&</style>"
 
 
@@ -51,7 +50,7 @@ class Page(HTMLParser):
 )
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """An evaluation of two labels, of three, and of several a mail."""
-    return evaluations.whole(tmp_path_factory.mktemp("bundle"), KINDS[request.param], 900)
+    return evaluations.whole(tmp_path_factory.mktemp("bundle"), request.param, 900)
 
 
 def _of(scored: Scored, folder: Path) -> Evaluation:
