@@ -30,6 +30,7 @@ def bundle(folder: Path, labels: Labels = HAM_SPAM, **facts: Any) -> Bundle:
                      multi=labels.multi)  # fmt: skip
     given: dict[str, Any] = {"path": folder, "name": "mailray-spam", "version": "7",
                              "labels": labels.names, "max_length": 128, "keep_head": 0.75,
+                             "read_length": 128,
                              "mail_text_version": 2, "extras": (), "head": head}  # fmt: skip
     return Bundle(**(given | facts))
 
