@@ -54,7 +54,8 @@ METRIC: Final = "val_roc_auc"
 POINT: Final = 0.001
 """0.1 point of ROC AUC."""
 TRAINING: Final = (
-    "train=spam-minilm", "data.wide_length=0", "data.validation=0.3", "data.test=0.1", f"objective={METRIC}",
+    "train=spam-minilm", "data.wide_length=0", "data.validation=0.3", "data.test=0.1",
+    f"objective={METRIC}",
     f"optimizer.epochs={EPOCHS}", f"optimizer.patience={EPOCHS}", "tracking.promote=never",
 )  # fmt: skip
 SMOKE_TRIALS: Final = 12
