@@ -74,19 +74,6 @@ def test_saving_again_replaces_the_whole(bundle: Bundle, config: TrainConfig) ->
     assert {path.name for path in bundle.path.iterdir()} == FILES
 
 
-def test_the_card_tells_the_model_and_not_its_baselines(
-    tmp_path: Path, config: TrainConfig
-) -> None:
-    metrics = {"test": {"accuracy": 0.75}, "baselines": {"TF-IDF words": {"accuracy": 0.5}}}
-    save(
-        tmp_path / "bundle", build(config.model, 2, 64), tokenizer("tiny"), config,
-        version="1", metrics=metrics,
-    )  # fmt: skip
-    assert load(tmp_path / "bundle").metrics == metrics
-    rows = (tmp_path / "bundle" / "README.md").read_text().split("|---|---|---|\n")[1]
-    assert rows.strip() == "| test | accuracy | 0.7500 |"
-
-
 def test_missing_files_are_named(bundle: Bundle) -> None:
     (bundle.path / "model.safetensors").unlink()
     with pytest.raises(BundleError, match=r"model\.safetensors missing"):
