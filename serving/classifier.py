@@ -78,7 +78,7 @@ class Classifier:
             multi_label=bundle.head.multi,
             mail_text_version=bundle.mail_text_version,
             extras=bundle.extras,
-            max_length=bundle.max_length,
+            max_length=bundle.read_length,
             precision=self._scorer.precision,
         )
 

@@ -14,6 +14,7 @@ from training.evaluation import Scored, SplitName, data_of, evaluate
 from training.excerpts import Excerpt, excerpts
 from training.home import Home
 from training.mails import survey
+from training.pairs import same, trained_on
 from training.robustness import robustness
 from training.scorer import Precision
 from training.slices import details, slices
@@ -95,7 +96,8 @@ def assess(
     scored = evaluate(
         bundle, home, stages, source=source, split=split, precision=precision, workers=workers
     )
-    unseen = source is not None or split in ("validation", "test")
+    own = source is None or same(source, data_of(bundle).source)
+    unseen = not own or (source is None and not trained_on(data, split))
     found: dict[str, Any] = {
         "slices": slices(scored, details(data, home, scored.ids, stages), bundle.points)
     }

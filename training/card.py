@@ -117,12 +117,13 @@ def _description(bundle: "Bundle", config: TrainConfig) -> str:
     several = "any of " if bundle.head.multi else ""
     base = _base(config.model.name)[0]
     name = f"[{base}](https://huggingface.co/{base})" if base else f"`{config.model.name}`"
+    wide = f" (its wide part {bundle.read_length})" if bundle.head.wide else ""
     return (
         f"Classifies e-mail as {several}{' or '.join(bundle.labels)}. {name}, fine-tuned by "
         f"mailray (recipe `{config.recipe}`) on `{config.data.source}`. It reads "
-        f"{bundle.max_length} tokens of subject, sender, body and what else mail text version "
-        f"{bundle.mail_text_version} has of a mail; of a longer one {bundle.keep_head:.0%} of them "
-        "from its beginning, the others from its end."
+        f"{bundle.max_length} tokens{wide} of subject, sender, body and what else mail text "
+        f"version {bundle.mail_text_version} has of a mail; of a longer one "
+        f"{bundle.keep_head:.0%} of them from its beginning, the others from its end."
     )
 
 

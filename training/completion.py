@@ -23,7 +23,6 @@ from training.operating import fit
 from training.provenance import provenance
 from training.recorder import Recorder
 from training.run import Run
-from training.sources import SourceError
 from training.stages import Stages
 from training.status import Status
 from training.weights import tokenizer
@@ -160,7 +159,8 @@ def _baselines(run: Run, mails: Mails, home: Home, stages: Stages) -> dict[str, 
     """The report of each baseline on the test mails; none where the mails cannot be read again."""
     try:
         found = baselines(run.config.data, home, mails, stages)
-    except (SourceError, OSError) as error:  # which is no reason to lose what was trained
-        stages.note(f"no baselines: {error}")
+    except Exception as error:  # whatever it is: no reason to lose what was trained
+        said = str(error).strip() or type(error).__name__
+        stages.note(f"no baselines: {said.splitlines()[0]}")
         return {}
     return {kind: scored.report() for kind, scored in found.items()}

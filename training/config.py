@@ -70,6 +70,11 @@ class DataConfig(Section):
                 f"data.validation + data.test must leave mails to train on, "
                 f"got {self.validation} + {self.test}"
             )
+        if 0 < self.wide_length < self.max_length:
+            raise ValueError(
+                f"data.wide_length: 0, or at least data.max_length ({self.max_length}), "
+                f"got {self.wide_length}"
+            )
         check(self.labels, self.multi_label)
         return self
 

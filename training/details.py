@@ -94,8 +94,15 @@ def of_mail(mail: Mail, raw: bytes | None, date: int | None) -> dict[str, str]:
         "attachments": UNKNOWN if raw is None else "some" if "attachments" in facts else "none",
         "links": UNKNOWN if raw is None else _links(facts),
         "sender": _sender(mail.address, facts),
-        "month": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m}" if seconds else UNKNOWN,
+        "month": _month(seconds) if seconds else UNKNOWN,
     }
+
+
+def _month(seconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m}"
+    except (ValueError, OverflowError, OSError):  # a table's dates may be in other units
+        return UNKNOWN
 
 
 def language(text: str) -> str:

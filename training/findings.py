@@ -79,7 +79,7 @@ def learning(evaluation: Evaluation) -> Markup:
 def suspects(evaluation: Evaluation) -> Markup:
     """Mails whose label may be wrong."""
     if evaluation.suspects is None:
-        return page.text("Not looked for: mailray report does.", "note")
+        return page.text("Not looked for among mails that the model has learned from.", "note")
     if not evaluation.suspects:
         return page.text("No label looks wrong.")
     shown = evaluation.suspects[:LISTED]
@@ -118,7 +118,8 @@ def provenance(evaluation: Evaluation) -> Markup:
     bundle = evaluation.bundle
     rows = {
         "Model": f"{bundle.name}, version {bundle.version}",
-        "Reads": f"{bundle.max_length} tokens of mail text version {bundle.mail_text_version}",
+        "Reads": f"{bundle.max_length} tokens of mail text version {bundle.mail_text_version}"
+        + f"; its wide part {bundle.read_length}" * bool(bundle.head.wide),
         "Labels": ", ".join(bundle.labels) + ("; a mail may have several" * bundle.head.multi),
         **evaluation.provenance,
     }

@@ -54,7 +54,10 @@ def gpu_names() -> list[str]:
     """Of the GPUs of this machine; nothing is started on them."""
     import pynvml
 
-    return [str(pynvml.nvmlDeviceGetName(gpu)) for gpu in _gpus()]
+    try:
+        return [str(pynvml.nvmlDeviceGetName(gpu)) for gpu in _gpus()]
+    except pynvml.NVMLError:  # a GPU that is lost must not stop a run
+        return []
 
 
 def _gpus() -> list[Any]:

@@ -6,6 +6,7 @@ splits/    the side of each mail           logs/          one file for each comm
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,8 @@ class Home:
     def tracking_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, or an SQLite file here."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def tracker(self) -> str:
+        """The same as people may read it: without a password."""
+        return re.sub(r"(?<=://)[^/@]*@", "", self.tracking_uri)

@@ -99,15 +99,21 @@ def _encoded(value: str) -> str:
 def _entity(part: Part) -> bytes:
     entity = Message()
     entity.set_payload("")
-    name = {"name": part.name} if part.name else {}
+    name = {"name": _line(part.name)} if part.name else {}
+    kind = _line(part.kind)
     if part.text is None:
-        entity.add_header("Content-Type", part.kind, **name)
+        entity.add_header("Content-Type", kind, **name)
         entity.add_header("Content-Disposition", "attachment")
         return entity.as_bytes()
     content = part.text.encode("utf-8", "replace")
-    entity.add_header("Content-Type", part.kind, **_charset(part, content), **name)
+    entity.add_header("Content-Type", kind, **_charset(part, content), **name)
     entity["Content-Transfer-Encoding"] = "base64"
     return entity.as_bytes() + base64.encodebytes(content)
+
+
+def _line(text: str) -> str:
+    """What a header can hold: one line, and no half of a surrogate pair."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def _charset(part: Part, content: bytes) -> dict[str, str]:

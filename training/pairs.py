@@ -96,23 +96,26 @@ def _allowed(
 ) -> tuple[Mails, np.ndarray]:
     """A source's mails, and the rows that a model may be asked about."""
     data = data_of(bundle)
-    own = source is None or _same(source, data.source)
+    own = source is None or same(source, data.source)
     mails, _ = survey(data if own else data_of(bundle, source), bundle.tokenizer(), home, stages)
     rows = mails.on(split if own else "all")
-    return mails, rows[:0] if own and _trained_on(data, split) else rows
+    return mails, rows[:0] if own and trained_on(data, split) else rows
 
 
-def _same(one: str, other: str) -> bool:
+def same(one: str, other: str) -> bool:
+    """Whether two spellings name one source."""
     return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 
-def _trained_on(data: DataConfig, split: Side) -> bool:
-    return split == "validation" and data.with_validation
+def trained_on(data: DataConfig, split: str) -> bool:
+    """Whether a model has learned from mails of a split."""
+    held_out = split == "test" or (split == "validation" and not data.with_validation)
+    return not held_out
 
 
 def _no_mail(a: Bundle, b: Bundle, split: Side) -> str:
     for bundle in (a, b):
-        if _trained_on(data_of(bundle), split):
+        if trained_on(data_of(bundle), split):
             return f"{bundle.path} was trained on its validation mails too: take --split test"
     return (
         f"no mail is on the {split} side of both {a.path} and {b.path}: "

@@ -1,7 +1,7 @@
 """Rarity: how few training mails have an n-gram; the wide part weighs it by that."""
 
 import hashlib
-import os
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,9 @@ def rarities(tokens: Path, rows: np.ndarray, buckets: int) -> Tensor:
         flat, lengths = part.flatten().to_numpy(), np.diff(part.offsets.to_numpy())
         having += np.bincount(counted(flat, lengths, buckets)[1], minlength=buckets)
     rarity = np.where(having > 1, np.log((1 + len(rows)) / (1 + having)) + 1, 0).astype(np.float32)
-    scratch = file.with_name(f".{file.stem}-{os.getpid()}.npy")  # ranks may do this at once
+    scratch = file.with_name(
+        f".{file.stem}-{uuid.uuid4().hex[:8]}.npy"
+    )  # ranks may do this at once
     np.save(scratch, rarity)
     scratch.replace(file)
     return torch.from_numpy(rarity)

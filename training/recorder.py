@@ -106,7 +106,7 @@ class Recorder:
         if outbox.calls or self.mlflow.run_id is None:
             client(self.home)  # knows best why it does not answer
             raise TrackingError(
-                f"MLflow at {self.home.tracking_uri} does not take the run: "
+                f"MLflow at {self.home.tracker} does not take the run: "
                 f"{outbox.down or outbox.refusal or 'it is too slow'}"
             )
         return self.mlflow.run_id
@@ -130,7 +130,7 @@ class Recorder:
 
 def _outboxes(home: Home, config: TrainConfig, note: Callable[[str], None]) -> dict[str, Outbox]:
     """One for each tracker that a call could wait for."""
-    found = {"mlflow": Outbox(f"MLflow at {home.tracking_uri}", note)}
+    found = {"mlflow": Outbox(f"MLflow at {home.tracker}", note)}
     if config.tracking.wandb:
         found["wandb"] = Outbox("Weights & Biases", note)
     return found

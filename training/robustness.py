@@ -146,7 +146,8 @@ def looks(row: dict[str, Any], options: MailTextOptions) -> list[str]:
     A mail that is too broken to be disguised stays as it is; what is no mail has none.
     """
     try:
-        clean = render(mail_of(row["raw"], row["text"], options))
+        raw = row["raw"]
+        clean = row["text"] if raw is None else render(mail_of(raw, None, options))
         letter = opened(row["raw"], row["text"], options)
     except MailError:  # of two mails with one id, the one that was never scored
         return []

@@ -99,8 +99,8 @@ def cross_validated(data: DataConfig, home: Home, mails: Mails, stages: Stages) 
     order = np.random.default_rng(data.seed).permutation(mails.groups.count)
     fold = order[mails.groups.of[rows]] % FOLDS
     has = labels.indicator(mails.labels[rows])
-    _enough(data, has, fold)
     sample = np.searchsorted(rows, drawn(rows, data.seed))
+    _enough(data, has[sample], fold[sample])
     with stages.stage("cross-validation") as stage:
         counted = read(
             data, home, mails, rows[sample],

@@ -76,9 +76,7 @@ def answers(home: Home) -> None:
 
     try:
         # Nothing is told to it, so it need not show who it is.
-        said = httpx.get(
-            f"{home.tracking_uri.rstrip('/')}/health", timeout=ANSWER_SECONDS, verify=False
-        )
+        said = httpx.get(f"{home.tracker.rstrip('/')}/health", timeout=ANSWER_SECONDS, verify=False)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise _silent(home, error) from error
     if said.is_server_error:
@@ -87,4 +85,4 @@ def answers(home: Home) -> None:
 
 def _silent(home: Home, reason: object) -> TrackingError:
     lines = str(reason).strip().splitlines() or [type(reason).__name__]
-    return TrackingError(f"MLflow at {home.tracking_uri} does not answer: {lines[0]}")
+    return TrackingError(f"MLflow at {home.tracker} does not answer: {lines[0]}")

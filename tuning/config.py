@@ -169,7 +169,7 @@ def _changeable(key: str) -> bool:
     if section == "model":
         return name in ("dropout", "attention_dropout")
     return section == "optimizer" and name in (
-        "lr", "weight_decay", "layer_decay", "clip", "label_smoothing", "focal_gamma",
+        "lr", "wide_lr", "weight_decay", "layer_decay", "clip", "label_smoothing", "focal_gamma",
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ class Course:
             metrics = {"train_loss": message["loss"], "lr": message["lr"]}
         with self.lock:
             if (tracker := self.trackers.get(number)) is not None:
-                tracker.log(metrics, self.places[number].get("seen", 0))
+                tracker.log(metrics, self.places.get(number, {}).get("seen", 0))
 
     def close(self) -> None:
         """The driver leaves; trials that run now may go on another time."""

@@ -9,11 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cluster.commands.evaluation import located, one_of
+from cluster.commands.evaluation import file_to_be, located, one_of
 from cluster.commands.frame import Address, Json, command
 from cluster.session import ray_session
 from training.home import Home
-from training.schema import ConfigError
 from training.wording import FIGURES
 
 _LISTED = 10
@@ -50,8 +49,8 @@ def compare(
     with command("compare", json_output=json_output) as console:
         one_of("--split", split, "test", "validation")
         one_of("--precision", precision, "auto", "bf16", "fp32")
-        if output is not None and not output.absolute().parent.is_dir():
-            raise ConfigError(f"--output: there is no directory {output.parent}")
+        if output is not None:
+            file_to_be("--output", output)
         from training import comparison
         from training.bundle import load
         from training.pairs import check, score_both, thresholds

@@ -105,7 +105,7 @@ def _own(config: TrainConfig) -> list[Check]:
         from training.tracking import client
 
         models = client(home).search_registered_models(max_results=1000)
-        return f"{home.tracking_uri}, {len(models)} registered models"
+        return f"{home.tracker}, {len(models)} registered models"
 
     return [
         checks.packages(),

@@ -57,8 +57,8 @@ def evaluate(
     with command("evaluate", json_output=json_output) as console:
         one_of("--split", split, "train", "validation", "test", "all")
         one_of("--precision", precision, "auto", "bf16", "fp32")
-        if predictions is not None and not predictions.absolute().parent.is_dir():
-            raise ConfigError(f"--predictions: there is no directory {predictions.parent}")
+        if predictions is not None:
+            file_to_be("--predictions", predictions)
         from training.bundle import load
         from training.evaluation import data_of, write_predictions
         from training.evaluation import evaluate as score
@@ -80,10 +80,11 @@ def evaluate(
         values = scored.report(bundle.points)
         title = f"{split} mails" if source is None else f"mails of {source}"
         shown = [report(values, bundle.label_set, title)]
-        if source is None and split == "test" and "baselines" in bundle.metrics:
-            compared = {"test": values, "baselines": bundle.metrics["baselines"]}
-            shown += beside(compared)
-            values = values | {"baselines": compared["baselines"]}
+        known = bundle.metrics.get("baselines", {})
+        same = all(baseline["mails"] == values["mails"] for baseline in known.values())
+        if source is None and split == "test" and known and same:
+            shown += beside({"test": values, "baselines": known})
+            values = values | {"baselines": known}
         console.result(
             Group(*shown, *tables(more)),
             {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values | more,
@@ -168,8 +169,9 @@ def operating(rows: list[dict[str, Any]]) -> Table:
         (_, most), (least, _) = (row["intervals"][k] for k in ("false_positive_rate", "recall"))
         table.add_row(
             row["name"], keeps, f"{row['threshold']:.4f}",
-            f"{row['false_positive_rate']:.2%} ({row['false']} of {row['no']:,}), below {most:.2%}",
-            f"{row['recall']:.4f}, above {least:.4f}",
+            f"{row['false_positive_rate']:.2%} ({row['false']} of {row['no']:,}), below {most:.2%}"
+            if row["no"] else "no such mail here",
+            f"{row['recall']:.4f}, above {least:.4f}" if row["yes"] else "no such mail here",
         )  # fmt: skip
     return table
 
@@ -211,6 +213,14 @@ def _with_interval(row: dict[str, Any], key: str) -> str:
     if math.isnan(row[key]):
         return ""
     return f"{row[key]:.4f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
+
+
+def file_to_be(option: str, file: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is to have."""
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"{option}: there is no directory {file.parent}")
+    if file.is_dir():
+        raise ConfigError(f"{option}: {file} is a directory; name a file")
 
 
 def one_of(option: str, value: str, *allowed: str) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.commands.data import Recipe
-from cluster.commands.evaluation import located
+from cluster.commands.evaluation import file_to_be, located
 from cluster.commands.frame import Address, ConfigFile, Json, Overrides, both, command
 from cluster.session import ray_session
 from training.config import resolve
@@ -76,8 +76,7 @@ def suspects(
 def _writable(file: Path) -> None:
     if file.suffix not in _ENDINGS:
         raise ConfigError(f"--output: a file that ends in {' or '.join(_ENDINGS)}, got {file}")
-    if not file.absolute().parent.is_dir():
-        raise ConfigError(f"--output: there is no directory {file.parent}")
+    file_to_be("--output", file)
 
 
 def _shown(found: list[dict[str, Any]], judged: int, output: Path | None) -> Group:

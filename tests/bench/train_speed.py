@@ -43,7 +43,7 @@ from training.stages import Quiet
 from training.weights import tokenizer
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-SETTINGS: Final = ("data.max_length=512", "batching.size=16")
+SETTINGS: Final = ("data.max_length=512", "data.wide_length=0", "batching.size=16")
 RATIOS: Final = {
     "mailray/hf": ("mailray", "hf_trainer"),
     "mailray/hf_no_attention_dropout": ("mailray", "hf_no_attention_dropout"),

@@ -4,9 +4,12 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 from rich.console import Console, Group
 
-from cluster.commands.evaluation import SLICES_SHOWN, tables
+from cluster.commands.evaluation import SLICES_SHOWN, operating, tables
+from training.curve import Curve
+from training.operating import OperatingPoint, told
 
 
 def _row(**facts: Any) -> dict[str, Any]:
@@ -39,3 +42,16 @@ def test_disguises_show_how_many_mails_they_changed() -> None:
 
 def test_what_was_not_asked_for_is_not_shown() -> None:
     assert tables({}) == []
+
+
+def test_a_point_says_so_where_a_side_has_no_mail() -> None:
+    scores = np.array([0.2, 0.9], np.float32)
+    rows = told(
+        [OperatingPoint("lenient", 0.01, 0.5, 299, 400)], Curve.of(np.ones(2, bool), scores)
+    )
+    text = io.StringIO()
+    Console(file=text, width=160).print(operating(rows))
+    said = text.getvalue()
+    assert "no such mail here" in said
+    assert "0.5000, above" in said
+    assert "nan" not in said

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.config import resolve
+from training.home import Home
 from training.schema import ConfigError
 
 
@@ -74,3 +75,15 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         resolve(file=tmp_path / "none.yaml")
+
+
+def test_a_wide_part_reads_no_less_than_the_encoder() -> None:
+    with pytest.raises(ConfigError, match=r"wide_length: 0, or at least data.max_length \(64\)"):
+        resolve(recipe="smoke", overrides=["data.wide_length=32"])
+
+
+def test_a_tracker_is_named_without_its_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://ada:secret@mlflow.example:5000/a@b")
+    assert Home(home).tracker == "https://mlflow.example:5000/a@b"

@@ -186,3 +186,9 @@ def test_more_labels_have_accuracy_alone() -> None:
 
 def test_what_all_mails_share_makes_no_slice() -> None:
     assert slices(_scored([0, 1], [0.1, 0.9]), _table(links=["none", "none"])) == []
+
+
+def test_a_date_in_other_units_than_seconds_has_no_month() -> None:
+    mail = parse(b"Subject: x\r\n\r\nHi")
+    assert of_mail(mail, None, 1_700_000_000_000_000)["month"] == "unknown"
+    assert of_mail(mail, None, 1_700_000_000)["month"] == "2023-11"

@@ -116,7 +116,7 @@ class MLflowRun:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 self.unknown = TrackingError(
-                    f"MLflow at {self.home.tracking_uri} does not know run {self.run_id} of "
+                    f"MLflow at {self.home.tracker} does not know run {self.run_id} of "
                     f"{self.name}; set MLFLOW_TRACKING_URI to where it was begun"
                 )
                 return

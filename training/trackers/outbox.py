@@ -38,7 +38,7 @@ class Outbox:
         """The first."""
         self.silences = self.made = 0
         """Calls to which nobody answered; those that succeeded."""
-        self.in_row = 0
+        self.in_row = self.refused = 0
         self.due = 0.0
         """When the first call may be made."""
         self.lost = 0
@@ -108,12 +108,13 @@ class Outbox:
             self.due = time.monotonic() + PAUSES[min(self.in_row, len(PAUSES)) - 1]
             if down and self.down is None:
                 said = f"{reason}; the run goes on, and tells it later what it misses"
+            self.refused = 0 if down else self.refused + 1
             if down:
                 self.down = reason
                 self.silences += 1
-            elif self.in_row >= TRIES:
+            elif self.refused >= TRIES:
                 self.calls.popleft()
-                self.in_row, self.due = 0, 0.0
+                self.in_row, self.refused, self.due = 0, 0, 0.0
                 if self.refusal is None:
                     self.refusal = reason
                     said = (
@@ -128,7 +129,7 @@ class Outbox:
         with self.changed:
             self.calls.popleft()
             self.made += 1
-            self.in_row, self.due = 0, 0.0
+            self.in_row, self.refused, self.due = 0, 0, 0.0
             back = self.down is not None and not self.calls
             if back:
                 self.down = None
