@@ -125,8 +125,8 @@ class Course:
 
     def message(self, message: Message) -> None:
         """Where a running trial is, from its own process; called in another thread."""
-        number, kind = message["trial"], message.get("kind")
-        if kind not in ("step", "system") or number not in self.places:
+        number, kind = message.get("trial"), message.get("kind")  # none: of a worker group
+        if kind not in ("step", "system") or number is None or number not in self.places:
             return
         if kind == "system":
             metrics = {key: value for key, value in message.items() if key.startswith("system/")}

@@ -117,7 +117,7 @@ def test_a_grid_registers_its_best_trial(home: Path, tmp_path: Path) -> None:
 def test_stopped_and_failed_trials_leave_nothing_behind(home: Path, tmp_path: Path) -> None:
     record = _record(
         home, "s", tmp_path,
-        "searcher: grid\nstopping: {kind: asha, factor: 2}\n"
+        "searcher: grid\nconcurrent: 1\nstopping: {kind: asha, factor: 2}\n"
         "space: {optimizer.lr: {grid: [0.003, 1.0e+30, 0.00001, 0.00002]}}",
         "optimizer.epochs=3",
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_the_best_is_trained_again_on_validation_mails_too(home: Path, tmp_path:
     best = resolve_config(file=result.recipe)
     assert best.data.with_validation
     assert best.data.max_length == result.points[0].settings["data.max_length"]
-    assert set(result.best.bundle.metrics) == {"test"}
+    assert set(result.best.bundle.metrics) == {"test", "baselines"}
 
 
 @pytest.mark.slow
