@@ -36,9 +36,8 @@ def rarities(tokens: Path, rows: np.ndarray, buckets: int) -> Tensor:
         flat, lengths = part.flatten().to_numpy(), np.diff(part.offsets.to_numpy())
         having += np.bincount(counted(flat, lengths, buckets)[1], minlength=buckets)
     rarity = np.where(having > 1, np.log((1 + len(rows)) / (1 + having)) + 1, 0).astype(np.float32)
-    scratch = file.with_name(
-        f".{file.stem}-{uuid.uuid4().hex[:8]}.npy"
-    )  # ranks may do this at once
+    # Ranks may do this at once, on nodes that number their processes alike.
+    scratch = file.with_name(f".{file.stem}-{uuid.uuid4().hex[:8]}.npy")
     np.save(scratch, rarity)
     scratch.replace(file)
     return torch.from_numpy(rarity)

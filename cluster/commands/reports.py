@@ -6,16 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands.evaluation import located
+from cluster.commands.evaluation import file_to_be, located, one_of
 from cluster.commands.frame import Address, Json, command
 from cluster.session import ray_session
 from training.home import Home
-from training.schema import ConfigError
-
-_ALLOWED = {
-    "--split": ("train", "validation", "test", "all"),
-    "--precision": ("auto", "bf16", "fp32"),
-}
 
 
 def report(
@@ -47,13 +41,10 @@ def report(
     Example: mailray report mailray-spam@champion --output report.html
     """
     with command("report", json_output=json_output) as console:
-        for option, value in (("--split", split), ("--precision", precision)):
-            if value not in _ALLOWED[option]:
-                raise ConfigError(f"{option}: one of {', '.join(_ALLOWED[option])}, got {value!r}")
-        if output is not None and output.is_dir():
-            raise ConfigError(f"--output: {output} is a directory; name a file in it")
-        if output is not None and not output.absolute().parent.is_dir():
-            raise ConfigError(f"--output: there is no directory {output.parent}")
+        one_of("--split", split, "train", "validation", "test", "all")
+        one_of("--precision", precision, "auto", "bf16", "fp32")
+        if output is not None:
+            file_to_be("--output", output)
         from training.assessment import assess
         from training.bundle import load
         from training.report import write
