@@ -23,7 +23,7 @@ from training.config import TrainConfig
 from training.gauges import Gauges
 from training.job import Job
 from training.losses import Loss
-from training.meter import Meter
+from training.meter import Meter, highest_peak
 from training.model import MailModel, build
 from training.optimizer import make_optimizer
 from training.plan import VALIDATE, Plan
@@ -75,6 +75,7 @@ def train(job: Job) -> str | None:
     )  # fmt: skip
     if state.over or state.epoch >= (job.until or config.optimizer.epochs):
         return None
+    highest_peak(seat.device)  # while nothing else is done here
     reader = Reader(raw.filler, config.data.max_length, config.data.keep_head, raw.shape.wide)
     batches = stream(
         plan, job.tokens, reader, rank, world, state.epoch, state.step,

@@ -18,6 +18,8 @@ from training.wide import grams
 WINDOW: Final = 30.0
 """Seconds of step time that the figures are of."""
 _PEAK_SECONDS: Final = 0.05
+_peaks: dict[torch.device, float] = {}
+"""The highest of each device so far."""
 
 
 class Meter:
@@ -32,7 +34,7 @@ class Meter:
 
     def __init__(self, model: MailModel, world: int) -> None:
         self.work, self.world = Work(model), world
-        self.peak = peak_flops(model.head.weight.device)
+        self.peak = highest_peak(model.head.weight.device)
         self.trained = 0.0
         self.steps: deque[np.ndarray] = deque()
         self.sums = np.zeros(5)
@@ -126,6 +128,15 @@ class Work(TorchFunctionMode):
             flops = 2 * args[0].numel() * args[1].shape[-1] * _passes(*args)
             self.per_pair += flops / (mails * tokens**2)
         return func(*args, **(kwargs or {}))
+
+
+def highest_peak(device: torch.device) -> float:
+    """The highest `peak_flops` that this process has timed, now or before.
+
+    At the start of an epoch batches are made and checkpoints written beside it, and halve it.
+    """
+    _peaks[device] = max(_peaks.get(device, 0.0), peak_flops(device))
+    return _peaks[device]
 
 
 def peak_flops(device: torch.device) -> float:

@@ -119,3 +119,12 @@ def test_figures_follow_the_present(model: MailModel) -> None:
     assert facts["padding"] == pytest.approx(0.0)
     assert facts["trained_seconds"] == 140.0
     assert len(meter.steps) == WINDOW
+
+
+def test_a_peak_that_was_timed_beside_other_work_does_not_count(
+    model: MailModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = iter([2e15, 1e15, 3e15])
+    monkeypatch.setattr("training.meter.peak_flops", lambda device: next(timed))
+    monkeypatch.setattr("training.meter._peaks", {})
+    assert [Meter(model, 1).peak for _ in range(3)] == [2e15, 2e15, 3e15]
