@@ -35,7 +35,7 @@ class Draws(Searcher):
             "settings": trial.settings,
             "seed": trial.seed,
             "origin": trial.origin,
-            "until": self.course.until(trial),
+            "until": self.course.ledger.until(trial),
             "mails": key(settled(self.course.config, trial.settings, trial.seed)),
         }
 

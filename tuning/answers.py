@@ -122,7 +122,9 @@ def cost(trials: Sequence[Trial], full: int, cores: int, gpus: float) -> dict[st
     """
     seconds = sum(trial.seconds for trial in trials)
     done = sum(len(trial.epochs) for trial in trials)
-    spared = sum(full - len(trial.epochs) for trial in trials if trial.state == "stopped")
+    spared = sum(
+        full - len(trial.epochs) for trial in trials if trial.state in ("stopped", "paused")
+    )
     return {
         "trials": len(trials),
         "epochs": done,

@@ -32,8 +32,8 @@ class Stopping(Section):
     """Which trials are ended before their last epoch."""
 
     kind: Literal["none", "asha"] = "none"
-    """`asha`: after `grace` epochs, and `factor` times as many, and so on, a trial goes on only
-    where it is among the best 1 of `factor` of all that came so far."""
+    """`asha`: after `grace` epochs, and `factor` times as many, and so on, a trial pauses, and goes
+    on when it is among the best 1 of `factor` that came so far (`tuning.halving`)."""
     grace: int = Field(default=1, ge=1)
     """Epochs that every trial gets."""
     factor: int = Field(default=3, ge=2)
@@ -44,9 +44,10 @@ class Budget(Section):
     """What ends a study before all its trials are done; trials that run are stopped then."""
 
     epochs: int | None = Field(default=None, ge=1)
-    """Of all trials together."""
+    """Of all trials together; with `asha`, what the best one needs for its end is kept of them."""
     hours: float | None = Field(default=None, gt=0)
-    """Wall time, of all sessions of the study together."""
+    """Wall time, of all sessions of the study together; with `asha`, one trial still comes to its
+    end where none has."""
 
 
 class Resources(Section):

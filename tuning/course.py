@@ -20,6 +20,7 @@ from training.recorder import Recorder
 from training.stages import Stage
 from tuning.answers import front, points, winner
 from tuning.config import StudyConfig
+from tuning.halving import epochs, worth
 from tuning.ledger import Ledger
 from tuning.space import Settings
 from tuning.trial import Trial, folder, settled
@@ -68,6 +69,8 @@ class Course:
         return trial
 
     def _track(self, trial: Trial) -> None:
+        if trial.number in self.trackers:  # it had paused
+            return
         number, config = trial.number, settled(self.config, trial.settings, trial.seed)
         place = folder(self.path, number)
         place.mkdir(parents=True, exist_ok=True)
@@ -81,15 +84,8 @@ class Course:
 
     def _found(self, number: int, run_id: str) -> None:
         """MLflow has given a trial its id; where it was down, maybe after the trial's end."""
-        if self.ledger.get(number).state == "running":
+        if self.ledger.get(number).state in ("running", "paused"):
             self.ledger.mark(number, "tracked", run_id)
-
-    def until(self, trial: Trial) -> int:
-        """The last epoch of a trial."""
-        epochs = settled(self.config, trial.settings, trial.seed).optimizer.epochs
-        if self.study.searcher != "pbt":
-            return epochs
-        return min((trial.generation + 1) * self.study.interval, epochs)
 
     def told(self, number: int, result: dict[str, Any]) -> bool:
         """Take note of what a trial reported; returns whether it shall stop."""
@@ -101,7 +97,7 @@ class Course:
         facts = json.loads(said)
         epoch = facts["epoch"]
         trial = self.ledger.get(number)
-        stop = self.ledger.report(number, epoch, facts, last=epoch >= self.until(trial))
+        stop = self.ledger.report(number, epoch, facts)
         if epoch not in trial.epochs:
             metrics = {k: v for k, v in facts.items() if k not in ("epoch", "seen")}
             with self.lock:
@@ -113,12 +109,12 @@ class Course:
         """A trial is over; with a `reason`, because it failed."""
         ledger = self.ledger
         trial = ledger.finish(number) if reason is None else ledger.fail(number, reason)
-        self.places.pop(number, None)
-        with self.lock:
-            tracker = self.trackers.pop(number, None)
-            if tracker is not None:
-                tracker.close("FAILED" if trial.state == "failed" else "FINISHED")
-        if tracker is not None:
+        known = self.places.pop(number, None) is not None
+        if trial.state != "paused":  # else it goes on, maybe, and so does its run in the tracker
+            with self.lock:
+                if (tracker := self.trackers.pop(number, None)) is not None:
+                    tracker.close("FAILED" if trial.state == "failed" else "FINISHED")
+        if known:
             self.note(_row(trial, self.study))
         self._tidy()
         self._say()
@@ -143,9 +139,14 @@ class Course:
 
     def close(self) -> None:
         """The driver leaves; trials that run now may go on another time."""
+        paused = [trial for trial in self.ledger.trials() if trial.state == "paused"]
+        for trial in paused:  # the trackers of some may have been left open by a driver that died
+            if self.ledger.marked(trial.number, "tracked"):
+                self._track(trial)
+        ended = {trial.number for trial in paused}
         with self.lock:
-            for tracker in self.trackers.values():
-                tracker.close("KILLED")
+            for number, tracker in self.trackers.items():
+                tracker.close("FINISHED" if number in ended else "KILLED")
             self.trackers.clear()
 
     def _tidy(self) -> None:
@@ -157,6 +158,8 @@ class Course:
             ranked, self.study.directions
         )  # fmt: skip
         kept |= {trial.number for point in best for trial in point.done}
+        if self.study.stopping.kind == "asha":
+            kept |= worth(self.study, trials, self.config.optimizer.epochs)
         newest = max((trial.generation for trial in trials), default=0)
         goes_on = self.study.searcher == "pbt"
         for trial in trials:
@@ -171,8 +174,12 @@ class Course:
     def _say(self) -> None:
         trials = self.ledger.trials()
         total, each = self.study.planned(self.config.optimizer.epochs)
+        whole = total * each
         ended = [trial for trial in trials if trial.state != "running"]
         done = sum(each if t.state != "running" else len(t.epochs) for t in trials)
+        if self.study.stopping.kind == "asha":
+            done = sum(len(trial.epochs) for trial in trials)
+            whole = max(epochs(self.study, each), done)
         parts = [f"{len(ended)} of {total} trials"]
         if failed := sum(trial.state == "failed" for trial in ended):
             parts.append(f"{failed} failed")
@@ -186,9 +193,9 @@ class Course:
         each_has = self.study.resources
         cores = sum(t.seconds for t in trials) * each_has.workers * each_has.cpus / 3600
         parts.append(f"{cores:.2f} core-hours")
-        if left := self._left(trials, done, total * each):
+        if left := self._left(trials, done, whole):
             parts.append(left)
-        self.stage.update(", ".join(parts), done, total * each)
+        self.stage.update(", ".join(parts), done, whole)
 
     def _left(self, trials: list[Trial], done: int, total: int) -> str:
         """How long it will still take, as this session's epochs went."""

@@ -12,30 +12,21 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.pruners import SuccessiveHalvingPruner
-from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.config import Direction, StudyConfig
+from tuning import entry, halving
+from tuning.config import StudyConfig
 from tuning.proposal import Proposal, experimental, propose, sampler, waits
 from tuning.space import Settings, draw
-from tuning.trial import Facts, State, Trial
+from tuning.trial import Facts, Trial
 
 LEDGER = "study.db"
-_STATES: dict[TrialState, State] = {
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "done",
-    TrialState.PRUNED: "stopped",
-    TrialState.FAIL: "failed",
-}
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-class LedgerError(RuntimeError):
-    """A ledger cannot be read, or does not fit; the message says why."""
 
 
 class Ledger:
@@ -48,10 +39,8 @@ class Ledger:
         self.config, self.epochs, self.baseline = config, epochs, baseline
         self.waits = False
         """Whether what comes next, if anything, is known only when trials that run have ended."""
-        self.study = _opened(path / LEDGER, list(config.directions.values()))
-        stopping = config.stopping
-        if stopping.kind == "asha":
-            self.study.pruner = SuccessiveHalvingPruner(stopping.grace, stopping.factor)
+        self.study = entry.opened(path / LEDGER, list(config.directions.values()))
+        self._halving = config.stopping.kind == "asha"
         self.handed: set[int] = set()
         """Trials that were given out since the ledger was opened."""
         self.began = time.monotonic()
@@ -59,56 +48,104 @@ class Ledger:
 
     def trials(self) -> list[Trial]:
         """All trials of this study, in order."""
-        return [_trial(t) for t in self._own()]
+        found = self.study.get_trials(deepcopy=False)
+        return [self._known(trial) for trial in found if "from" not in trial.user_attrs]
 
     def get(self, number: int) -> Trial:
         """One trial."""
-        return _trial(self._frozen(number))
+        return self._known(self._frozen(number))
+
+    def _known(self, found: FrozenTrial) -> Trial:
+        trial = entry.read(found)
+        if trial.state == "running" and trial.until is not None:
+            reached = max(trial.epochs, default=0)
+            if reached and self.until(trial) <= reached < self.end(trial):
+                return replace(trial, state="paused")
+        return trial
 
     def next(self) -> Trial | None:
         """The next trial to run: one that was broken off, or a new one; None where none is."""
         self.waits = False
-        known = self._own()
-        for found in known:
-            if found.state is TrialState.RUNNING and found.number not in self.handed:
-                return self._given(found.number)
+        trials = self.trials()
+        for trial in trials:
+            if trial.state == "running" and trial.number not in self.handed:
+                return self._given(trial.number)
+        if self._halving:
+            return self._halved(trials)
         if self.spent():
             return None
-        trials = [_trial(found) for found in known]
         self.waits = waits(self.config, trials)
         if self.waits:
             return None
         proposal = propose(self.config, trials, self.epochs, self.baseline)
         return None if proposal is None else self._asked(proposal)
 
-    def report(self, number: int, epoch: int, facts: Facts, *, last: bool) -> bool:
+    def _halved(self, trials: Sequence[Trial]) -> Trial | None:
+        """The same where trials pause at rungs."""
+        proposal = propose(self.config, trials, self.epochs, self.baseline)
+        wanted = None
+        if proposal is not None:
+            repeats = proposal.point is not None
+            wanted = self.epochs if repeats else min(self.config.stopping.grace, self.epochs)
+        step = halving.next_step(
+            self.config, trials, self.end, left=self._left(trials), wanted=wanted, over=self.late
+        )
+        self.waits = step == "wait"
+        if isinstance(step, halving.Promotion):
+            self.mark(step.number, "until", step.until)
+            return self._given(step.number)
+        return self._asked(proposal, wanted) if step == "draw" and proposal is not None else None
+
+    def _left(self, trials: Sequence[Trial]) -> float:
+        """Epochs of the budget that no trial has taken or was given."""
+        if self.config.budget.epochs is None:
+            return math.inf
+        taken = sum(len(trial.epochs) for trial in trials)
+        given = [trial for trial in trials if trial.state == "running"]
+        return (
+            self.config.budget.epochs
+            - taken
+            - sum(self.until(trial) - max(trial.epochs, default=0) for trial in given)
+        )
+
+    def until(self, trial: Trial) -> int:
+        """The epoch after which a trial ends, or pauses."""
+        if self.config.searcher == "pbt":
+            return min((trial.generation + 1) * self.config.interval, self.end(trial))
+        return min(trial.until or self.end(trial), self.end(trial))
+
+    def end(self, trial: Trial) -> int:
+        """The last epoch of a trial's training."""
+        return int(trial.settings.get("optimizer.epochs", self.epochs))
+
+    def report(self, number: int, epoch: int, facts: Facts) -> bool:
         """Write down an epoch of a trial; returns whether the trial shall stop.
 
         One that is reported again, after a restart, changes nothing and gets the same answer. The
-        `last` epoch of a trial is never a reason to stop it.
+        last epoch of a trial is never a reason to stop it.
         """
-        trial = self._live(number)
-        told = trial.user_attrs.get(_epoch(epoch))
+        live = self._live(number)
+        told = live.user_attrs.get(entry.epoch_key(epoch))
         if told is not None:
             return bool(json.loads(told)["stop"])
-        reason = None
-        if len(self.config.directions) == 1:
-            value = facts.get(self.config.metric)
-            if epoch not in self._frozen(number).intermediate_values:
-                trial.report(float("nan") if value is None else float(value), epoch)
-            if self.config.stopping.kind == "asha" and not last and trial.should_prune():
-                reason = f"asha, after epoch {epoch}"
         self._clock()
-        if reason is None and not last and self.spent():
-            reason = f"the budget is spent, after epoch {epoch}"
-        if reason:
-            trial.set_user_attr("reason", reason)
-        trial.set_user_attr(_epoch(epoch), json.dumps(facts | {"stop": reason is not None}))
-        return reason is not None
+        trial = self.get(number)
+        stop = pause = False
+        if epoch < self.until(trial):
+            if not self._halving:
+                stop = self.spent()
+            elif self.late and self.until(trial) < self.end(trial):
+                pause = True
+        if stop:
+            live.set_user_attr("reason", f"the budget is spent, after epoch {epoch}")
+        live.set_user_attr(entry.epoch_key(epoch), json.dumps(facts | {"stop": stop}))
+        if pause:
+            live.set_user_attr("until", epoch)
+        return stop or pause
 
     def finish(self, number: int) -> Trial:
-        """A trial has come to its end, or was stopped as `report` said."""
-        trial = _trial(self._frozen(number))
+        """A trial has come to its end, or to a rung, or was stopped as `report` said."""
+        trial = self.get(number)
         values = [trial.value(metric) for metric in self.config.directions]
         if trial.state != "running":
             return trial
@@ -120,9 +157,9 @@ class Ledger:
         else:
             self.study.tell(number, [value for value in values if value is not None])
         self._clock()
-        return _trial(self._frozen(number))
+        return self.get(number)
 
-    def mark(self, number: int, key: str, value: str) -> None:
+    def mark(self, number: int, key: str, value: Any) -> None:
         """Remember something of a trial."""
         self._live(number).set_user_attr(key, value)
 
@@ -136,7 +173,7 @@ class Ledger:
             self._live(number).set_user_attr("reason", reason)
             self.study.tell(number, state=TrialState.FAIL)
             self._clock()
-        return _trial(self._frozen(number))
+        return self.get(number)
 
     def spent(self) -> bool:
         """Whether the budget has no room for an epoch more: of a new trial, or of one that runs.
@@ -144,13 +181,19 @@ class Ledger:
         What other trials are at counts as done: each of them will finish the epoch it is in.
         """
         budget = self.config.budget
-        if budget.hours is not None and self.wall >= budget.hours * 3600:
+        if self.late:
             return True
         if budget.epochs is None:
             return False
         trials = self.trials()
         begun = sum(1 for t in trials if t.state == "running" and t.number in self.handed)
         return sum(len(t.epochs) for t in trials) + begun >= budget.epochs
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours of the budget are over."""
+        hours = self.config.budget.hours
+        return hours is not None and self.wall >= hours * 3600
 
     @property
     def wall(self) -> float:
@@ -194,33 +237,55 @@ class Ledger:
             return {}
         return {key: float(value) for key, value in found.items()}
 
-    def _own(self) -> list[FrozenTrial]:
-        """Trials of this study: not those it learned from, nor one whose drawing was broken off."""
-        found = self.study.get_trials(deepcopy=False)
-        return [t for t in found if "from" not in t.user_attrs and "seed" in t.user_attrs]
+    def _asked(self, proposal: Proposal, until: int | None = None) -> Trial:
+        """A new trial, of the proposal's settings or of a point that the sampler draws.
 
-    def _asked(self, proposal: Proposal) -> Trial:
-        """A new trial, of the proposal's settings or of a point that the sampler draws."""
-        for left in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "seed" not in left.user_attrs:  # the driver died while it was drawn
-                self.study.tell(left.number, state=TrialState.FAIL)
+        It is drawn in a copy, of what the sampler shall see, and stands here as a whole or not.
+        """
         with experimental():
-            self.study.sampler = sampler(self.config, proposal, self.epochs)
-            trial = self.study.ask()
-            settings = draw(self.config.space, trial)
-        point = trial.number if proposal.point is None else proposal.point
+            seen = optuna.create_study(
+                directions=list(self.config.directions.values()),
+                sampler=sampler(self.config, proposal, self.epochs),
+            )
+            seen.add_trials(self._seen())
+            drawn = seen.ask()
+            settings = draw(self.config.space, drawn)
+        number = len(self.study.get_trials(deepcopy=False))
         facts = {
-            "settings": json.dumps(settings), "point": point,
-            "generation": proposal.generation, "origin": proposal.origin,
-            "seed": proposal.seed,  # last: with it the trial is one
+            "settings": json.dumps(settings),
+            "point": number if proposal.point is None else proposal.point,
+            "seed": proposal.seed, "generation": proposal.generation,
+            "origin": proposal.origin, "until": until,
         }  # fmt: skip
-        for key, value in facts.items():
-            trial.set_user_attr(key, value)
-        return self._given(trial.number)
+        made = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            user_attrs=facts,
+        )
+        self.study.add_trial(made)
+        return self._given(number)
+
+    def _seen(self) -> list[FrozenTrial]:
+        """What a sampler learns from: trials that ended; where they pause, all at one rung."""
+        found = self.study.get_trials(deepcopy=False)
+        if not self._halving:
+            return found
+        trials = {trial.number: trial for trial in self.trials()}
+        rung = halving.seen(self.config, list(trials.values()), self.epochs)
+        rows = [trial for trial in found if trial.number not in trials]
+        for number, trial in trials.items():
+            value = trial.value(self.config.metric, rung) if rung in trial.epochs else None
+            if value is not None and not math.isnan(value):
+                params, dists = found[number].params, found[number].distributions
+                rows.append(
+                    optuna.trial.create_trial(params=params, distributions=dists, value=value)
+                )
+        return rows
 
     def _given(self, number: int) -> Trial:
         self.handed.add(number)
-        return _trial(self._frozen(number))
+        return self.get(number)
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[number]
@@ -230,40 +295,3 @@ class Ledger:
 
     def _clock(self) -> None:
         self.study.set_user_attr("wall", self.wall)
-
-
-def _opened(file: Path, directions: list[Direction]) -> Study:
-    try:
-        with experimental():
-            storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
-            study = optuna.create_study(
-                storage=storage, study_name="study", directions=directions, load_if_exists=True
-            )
-    except Exception as error:  # SQLAlchemy's, Alembic's and Optuna's own
-        reason = str(error).splitlines()[0]
-        raise LedgerError(f"{file} cannot be opened: {reason}") from error
-    return study
-
-
-def _epoch(epoch: int) -> str:
-    return f"epoch:{epoch:05d}"
-
-
-def _trial(found: FrozenTrial) -> Trial:
-    attrs = found.user_attrs
-    epochs = {
-        int(key.partition(":")[2]): json.loads(value)
-        for key, value in sorted(attrs.items())
-        if key.startswith("epoch:")
-    }
-    return Trial(
-        number=found.number,
-        point=int(attrs["point"]),
-        seed=int(attrs["seed"]),
-        settings=json.loads(attrs["settings"]),
-        state=_STATES[found.state],
-        epochs=epochs,
-        reason=attrs.get("reason"),
-        generation=int(attrs.get("generation", 0)),
-        origin=attrs.get("origin"),
-    )

@@ -26,16 +26,16 @@ def so_far(study: StudyConfig, trials: Sequence[Trial]) -> Markup:
         for trial in trials:
             spent += len(trial.epochs)
             value = trial.value(study.metric)
-            if value is None or trial.state not in ("done", "stopped"):
+            if value is None or trial.state not in ("done", "stopped", "paused"):
                 continue
-            stopped = trial.state == "stopped"
+            stopped = trial.state != "done"
             axes.plot(spent, value, "o", color=GREY if stopped else BLUE)
             if not stopped:
                 best = value if math.isnan(best) else pick(best, value)
             rows.append((spent, best))
         if rows:
             axes.step(*zip(*rows, strict=True), where="post", color=RED)
-        axes.set(xlabel="epochs of all trials (grey: stopped)", ylabel=study.metric)
+        axes.set(xlabel="epochs of all trials (grey: stopped or paused)", ylabel=study.metric)
 
     return drawn(draw, f"the best {study.metric} so far against the epochs of all trials")
 
@@ -49,7 +49,7 @@ def curves(study: StudyConfig, trials: Sequence[Trial]) -> Markup:
             color = GREY if trial.state != "done" else None
             axes.plot(list(trial.epochs), values, ".-", lw=1, color=color, alpha=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set(xlabel="epoch (grey: stopped or failed)", ylabel=study.metric)
+        axes.set(xlabel="epoch (grey: stopped, paused or failed)", ylabel=study.metric)
 
     return drawn(draw, f"{study.metric} of each trial, epoch by epoch")
 

@@ -87,8 +87,9 @@ def _repeat(config: StudyConfig, trials: Sequence[Trial]) -> Proposal | None:
     for trial in trials:
         of.setdefault(trial.point, []).append(trial)
     for point, given in of.items():
-        lost = any(trial.state in ("stopped", "failed") for trial in given)
-        if len(given) < config.seeds and not lost:
+        lost = any(trial.state in ("paused", "stopped", "failed") for trial in given)
+        early = config.stopping.kind == "asha" and given[0].state != "done"
+        if len(given) < config.seeds and not lost and not early:
             return Proposal(given[0].settings, point=point, seed=len(given))
     return None
 

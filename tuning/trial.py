@@ -1,5 +1,6 @@
 """A trial as the ledger knows it: one training of one point of the space."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,8 @@ from training.config import TrainConfig
 from training.schema import validate
 from tuning.space import Settings, override
 
-State = Literal["running", "done", "stopped", "failed"]
+State = Literal["running", "paused", "done", "stopped", "failed"]
+"""A paused one has come to a rung, and goes on if it is promoted."""
 Facts = dict[str, Any]
 """What an epoch gave: `epoch`, `seen`, `seconds`, and the metrics as `val_loss`."""
 
@@ -32,11 +34,13 @@ class Trial:
     """Of a population."""
     origin: int | None = None
     """The trial whose newest checkpoint it goes on from."""
+    until: int | None = None
+    """The epoch to which it may train for now; None where that is its end."""
 
     @property
     def best(self) -> Facts:
         """The epoch with the lowest validation loss, whose weights are kept; empty where none."""
-        return min(self.epochs.values(), key=lambda facts: facts["val_loss"], default={})
+        return _best(self.epochs.values())
 
     @property
     def course(self) -> list[Facts]:
@@ -53,11 +57,18 @@ class Trial:
         """What it took, all sessions together."""
         return float(sum(facts["seconds"] for facts in self.epochs.values()))
 
-    def value(self, metric: str) -> float | None:
-        """Of the best epoch; `seconds` is of the whole trial."""
-        if not self.epochs:
+    def value(self, metric: str, until: int | None = None) -> float | None:
+        """Of the best epoch, of those up to `until` where it is given; `seconds` is their sum."""
+        rows = [facts for epoch, facts in self.epochs.items() if until is None or epoch <= until]
+        if not rows:
             return None
-        return self.seconds if metric == "seconds" else float(self.best[metric])
+        if metric == "seconds":
+            return float(sum(facts["seconds"] for facts in rows))
+        return float(_best(rows)[metric])
+
+
+def _best(rows: Iterable[Facts]) -> Facts:
+    return min(rows, key=lambda facts: facts["val_loss"], default={})
 
 
 def settled(config: TrainConfig, settings: Settings, seed: int) -> TrainConfig:

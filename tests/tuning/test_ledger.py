@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tuning.config import StudyConfig, resolve_study
-from tuning.ledger import Ledger, LedgerError
+from tuning.entry import LedgerError
+from tuning.ledger import Ledger
 from tuning.trial import Trial
 
-EPOCHS = 3
+EPOCHS = 4
 
 
 def _study(*overrides: str, recipe: str = "bayes") -> StudyConfig:
@@ -21,23 +22,31 @@ def _loss(trial: Trial, epoch: int) -> float:
     return abs(math.log10(trial.settings["optimizer.lr"]) + 4) + 1 / epoch + trial.seed / 100
 
 
-def _train(ledger: Ledger, trial: Trial, epochs: int = EPOCHS) -> None:
-    for epoch in range(1, epochs + 1):
+def _train(ledger: Ledger, trial: Trial, most: int = 99) -> bool:
+    """Train on, for so many epochs at most; returns whether that was to where it ends or pauses."""
+    done = len(trial.epochs)
+    for epoch in range(1, ledger.until(trial) + 1):
+        if epoch > done + most:
+            return False
         facts = {"epoch": epoch, "val_loss": _loss(trial, epoch), "seconds": 1.0}
-        if ledger.report(trial.number, epoch, facts, last=epoch == EPOCHS):
+        if ledger.report(trial.number, epoch, facts):
             break
+    return True
 
 
-def _all(path: Path, study: StudyConfig, break_off: int = 0) -> list[Trial]:
-    """Run a study; with `break_off` its driver dies so many epochs into each trial."""
-    ledger = Ledger(path, study)
+def _all(path: Path, study: StudyConfig, dies: bool = False) -> list[Trial]:
+    """Run a study; where it `dies`, its driver does so after each epoch and before each end."""
+    ledger = Ledger(path, study, EPOCHS)
     while (trial := ledger.next()) is not None:
-        if break_off and len(trial.epochs) < break_off:
-            _train(ledger, trial, break_off)
-            ledger = Ledger(path, study)  # the old one is forgotten
-            continue
-        _train(ledger, trial)
-        ledger.finish(trial.number)
+        whole = _train(ledger, trial, 1 if dies else 99)
+        if dies:
+            ledger = Ledger(path, study, EPOCHS)  # the old one is forgotten
+            if whole and ledger.get(trial.number).state == "running":
+                again = ledger.next()
+                assert again is not None
+                assert again.number == trial.number
+        if whole:
+            ledger.finish(trial.number)
     return ledger.trials()
 
 
@@ -47,11 +56,11 @@ def test_a_study_that_dies_in_each_trial_is_the_same(searcher: str, tmp_path: Pa
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole = _all(tmp_path / "whole", study)
-    broken = _all(tmp_path / "broken", study, break_off=1)
+    broken = _all(tmp_path / "broken", study, dies=True)
     assert whole == broken
     assert len(whole) == 6
     assert len({trial.settings["optimizer.lr"] for trial in whole}) == 6
-    assert {trial.state for trial in whole} == {"done", "stopped"}
+    assert {trial.state for trial in whole} == {"done", "paused"}
 
 
 def test_another_seed_draws_other_points(tmp_path: Path) -> None:
@@ -81,7 +90,7 @@ def test_each_point_has_all_its_seeds(tmp_path: Path) -> None:
 
 
 def test_a_failed_point_gets_no_further_seed(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _study("trials=2", "seeds=2"))
+    ledger = Ledger(tmp_path, _study("trials=2", "seeds=2"), EPOCHS)
     first = ledger.next()
     assert first is not None
     ledger.fail(first.number, "out of memory")
@@ -93,28 +102,26 @@ def test_a_failed_point_gets_no_further_seed(tmp_path: Path) -> None:
 
 
 def test_an_epoch_told_twice_counts_once_and_gets_the_same_answer(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _study("stopping.kind=asha", "stopping.factor=2"))
-    good, bad = ledger.next(), ledger.next()
-    assert good is not None
-    assert bad is not None
-    facts = {"epoch": 1, "seconds": 1.0}
-    assert not ledger.report(good.number, 1, facts | {"val_loss": 0.1}, last=False)
+    ledger = Ledger(tmp_path, _study("budget.epochs=1"), EPOCHS)
+    trial = ledger.next()
+    assert trial is not None
+    facts = {"epoch": 1, "seconds": 1.0, "val_loss": 0.9}
     for _ in range(2):
-        assert ledger.report(bad.number, 1, facts | {"val_loss": 0.9}, last=False)
-    stopped = ledger.finish(bad.number)
+        assert ledger.report(trial.number, 1, facts)
+    stopped = ledger.finish(trial.number)
     assert (stopped.state, len(stopped.epochs)) == ("stopped", 1)
-    assert "asha" in str(stopped.reason)
+    assert "budget" in str(stopped.reason)
 
 
 def test_the_budget_ends_a_study(tmp_path: Path) -> None:
     trials = _all(tmp_path, _study("trials=9", "budget.epochs=7"))
     assert sum(len(trial.epochs) for trial in trials) == 7
-    assert [trial.state for trial in trials] == ["done", "done", "stopped"]
+    assert [trial.state for trial in trials] == ["done", "stopped"]
     assert "budget" in str(trials[-1].reason)
 
 
 def test_the_budget_counts_the_epochs_that_other_trials_are_in(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _study("trials=9", "budget.epochs=5"))
+    ledger = Ledger(tmp_path, _study("trials=9", "budget.epochs=5"), EPOCHS)
     first, second = ledger.next(), ledger.next()
     assert first is not None
     assert second is not None
@@ -122,7 +129,7 @@ def test_the_budget_counts_the_epochs_that_other_trials_are_in(tmp_path: Path) -
     for epoch in (1, 2, 3):
         for trial in (first, second):
             facts = {"epoch": epoch, "val_loss": 0.5, "seconds": 1.0}
-            if trial not in stopped and ledger.report(trial.number, epoch, facts, last=False):
+            if trial not in stopped and ledger.report(trial.number, epoch, facts):
                 ledger.finish(trial.number)
                 stopped.append(trial)
     assert ledger.next() is None
@@ -138,11 +145,11 @@ def test_trials_are_added_to_a_finished_study(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_no_number_fails_the_trial(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, _study("objective=val_roc_auc"))
+    ledger = Ledger(tmp_path, _study("objective=val_roc_auc"), EPOCHS)
     trial = ledger.next()
     assert trial is not None
     facts = {"epoch": 1, "val_loss": 0.5, "val_roc_auc": float("nan"), "seconds": 1.0}
-    ledger.report(trial.number, 1, facts, last=True)
+    ledger.report(trial.number, 1, facts)
     assert ledger.finish(trial.number).state == "failed"
 
 
@@ -165,7 +172,7 @@ def test_another_study_is_learned_from_but_not_counted(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("no database")
     with pytest.raises(LedgerError, match=r"study\.db cannot be opened"):
-        Ledger(tmp_path, _study())
+        Ledger(tmp_path, _study(), EPOCHS)
 
 
 def test_the_first_point_is_the_baseline(tmp_path: Path) -> None:

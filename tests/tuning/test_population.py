@@ -60,7 +60,7 @@ def test_generations_follow_each_other_even_if_the_driver_dies(tmp_path: Path) -
         for trial in trials:
             epoch = trial.generation + 1
             facts = {"epoch": epoch, "val_loss": trial.settings["model.dropout"], "seconds": 1.0}
-            ledger.report(trial.number, epoch, facts, last=True)
+            ledger.report(trial.number, epoch, facts)
             ledger.finish(trial.number)
         ledger = Ledger(tmp_path, _study(), EPOCHS)
         trials = []

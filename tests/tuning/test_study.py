@@ -127,7 +127,7 @@ def test_stopped_and_failed_trials_leave_nothing_behind(home: Path, tmp_path: Pa
     states = {p.settings["optimizer.lr"]: p.trials[0].state for p in result.points}
     assert states[0.003] == "done"
     assert states[1e30] == "failed"
-    assert "stopped" in states.values()
+    assert "paused" in states.values()
     [failed] = [point for point in result.points if point.trials[0].state == "failed"]
     assert "no number" in str(failed.trials[0].reason) or "finite" in str(failed.trials[0].reason)
     assert result.cost["epochs_spared"] > 0
@@ -136,16 +136,23 @@ def test_stopped_and_failed_trials_leave_nothing_behind(home: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_trial_of_two_workers_is_stopped_with_its_workers(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "state"),
+    [("stopping: {kind: asha, factor: 2}", "paused"), ("budget: {epochs: 3}", "stopped")],
+)
+def test_a_trial_of_two_workers_leaves_with_its_workers(
+    home: Path, tmp_path: Path, what: str, state: str
+) -> None:
     record = _record(
         home, "s", tmp_path,
-        "searcher: grid\nstopping: {kind: asha, factor: 2}\nresources: {workers: 2}\n"
+        f"searcher: grid\n{what}\nresources: {{workers: 2}}\n"
         "concurrent: 1\nspace: {optimizer.lr: {grid: [0.003, 0.00001]}}",
         "optimizer.epochs=2",
     )  # fmt: skip
     with nothing_is_kept():
         result = search(record, Home(home), Terminal())
-    assert [point.trials[0].state for point in result.points] == ["done", "stopped"]
+    assert [point.trials[0].state for point in result.points] == ["done", state]
+    assert [list(point.trials[0].epochs) for point in result.points] == [[1, 2], [1]]
 
 
 @pytest.mark.slow
