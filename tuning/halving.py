@@ -7,11 +7,14 @@ is the end of training. (Li et al., 2020, algorithm 1.) It is delayed as in Hype
 is worth no more than its share. A form that stops trials instead has to let the first one of each
 rung pass, to the end of its training, whatever it is worth.
 
-A budget of epochs is spent so that one trial can come to its end: what the leader still needs is
-kept for it. What comes next follows from the trials alone.
+Where it is known how many trials there will be, by their number or a budget of epochs, all are
+drawn before the first goes on: then the best of all do, and not the best of the first few. Where
+hours are the budget, whoever may go on does so at once. What a budget of epochs has to keep for the
+leader's end is kept. What comes next follows from the trials alone.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -42,14 +45,21 @@ def rungs(study: StudyConfig, end: int) -> list[int]:
     return [*found, end]
 
 
-def epochs(study: StudyConfig, end: int) -> int:
-    """How many a study takes, about, where its budget allows it."""
-    total, before, left = 0, 0, study.points
+def epochs(study: StudyConfig, end: int, points: int | None = None) -> int:
+    """How many a study takes, about; by default of as many points as its budget allows."""
+    total, before, left = 0, 0, drawn(study, end) if points is None else points
     for at in rungs(study, end):
         total += left * (at - before)
         before, left = at, max(1, left // study.stopping.factor)
-    total += (study.seeds - 1) * end
-    return min(total, study.budget.epochs or total)
+    return total + (study.seeds - 1) * end
+
+
+def drawn(study: StudyConfig, end: int) -> int:
+    """How many points a study draws: all, or as many as its epochs suffice for; one at least."""
+    if study.budget.epochs is None:
+        return study.points
+    enough = range(1, study.points + 1)
+    return max(1, bisect_right(enough, study.budget.epochs, key=lambda n: epochs(study, end, n)))
 
 
 def next_step(
@@ -58,29 +68,35 @@ def next_step(
     end: Callable[[Trial], int],
     *,
     left: float,
+    full: int,
     wanted: int | None,
+    repeats: bool = False,
     over: bool = False,
 ) -> Step:
     """What to do when there is room for one more trial.
 
-    `end` is the last epoch of a trial, `left` how many epochs the budget has that no trial was
-    given. `wanted` is how many the next new trial takes first, None where there is none. `over`
-    says that the study's hours are: then nothing is begun, and the leader alone comes to its end.
+    `end` is the last epoch of a trial, `full` of most; `left` is how many epochs the budget has
+    that no trial was given. `wanted` is how many the next new trial takes first, None where there
+    is none; maybe it `repeats` one with another seed. `over` says that the study's hours are: then
+    nothing is begun, and the leader alone comes to its end.
     """
     secured = any(t.state == "done" or (t.state == "running" and t.until == end(t)) for t in trials)
     deepest = max((_depth(trial) for trial in trials), default=0)
-    longest = max((end(trial) for trial in trials), default=0)
 
     def affordable(cost: int, reach: int) -> bool:
-        kept = 0 if secured else max(longest - max(deepest, reach), 0)
+        kept = 0 if secured else max(full - max(deepest, reach), 0)
         return not over and cost + kept <= left
 
-    found = _promotion(study, trials, end)
-    if found is not None:
-        move, cost = found
-        if affordable(cost, move.until):
-            return move
-    elif wanted is not None and affordable(wanted, wanted):
+    at_once = study.budget.hours is not None
+    begun = sum(trial.seed == 0 for trial in trials)
+    due = repeats or at_once or begun < drawn(study, full)
+    draws = wanted is not None and due and affordable(wanted, wanted)
+    if draws and (repeats or not at_once):
+        return "draw"
+    found = _promotion(study, trials, end, full)
+    if found is not None and affordable(found[1], found[0].until):
+        return found[0]
+    if draws:
         return "draw"
     if any(trial.state == "running" for trial in trials):
         return "wait"
@@ -93,7 +109,7 @@ def next_step(
 def worth(study: StudyConfig, trials: Sequence[Trial], end: int) -> set[int]:
     """Numbers of the paused trials that may still go on, whatever those to come are like."""
     kept: set[int] = set()
-    room = study.points
+    room = drawn(study, end)
     for rung, above in pairwise(rungs(study, end)):
         room = max(1, room // study.stopping.factor)
         kept |= {t.number for t in _ranked(study, trials, rung)[:room] if _waits(t, rung, above)}
@@ -111,11 +127,10 @@ def seen(study: StudyConfig, trials: Sequence[Trial], end: int) -> int:
 
 
 def _promotion(
-    study: StudyConfig, trials: Sequence[Trial], end: Callable[[Trial], int]
+    study: StudyConfig, trials: Sequence[Trial], end: Callable[[Trial], int], full: int
 ) -> tuple[Promotion, int] | None:
-    """The trial of the highest rung that is to go on, and what that takes."""
-    longest = max((end(trial) for trial in trials), default=0)
-    for rung, above in reversed(list(pairwise(rungs(study, longest)))):
+    """The trial of the lowest rung that is to go on, and what that takes."""
+    for rung, above in pairwise(rungs(study, full)):
         ranked = _ranked(study, trials, rung)
         few = len(ranked) // study.stopping.factor
         sent = sum(_depth(trial) >= min(above, end(trial)) for trial in ranked)

@@ -83,12 +83,18 @@ class Ledger:
     def _halved(self, trials: Sequence[Trial]) -> Trial | None:
         """The same where trials pause at rungs."""
         proposal = propose(self.config, trials, self.epochs, self.baseline)
-        wanted = None
+        wanted, repeats = None, proposal is not None and proposal.point is not None
         if proposal is not None:
-            repeats = proposal.point is not None
             wanted = self.epochs if repeats else min(self.config.stopping.grace, self.epochs)
         step = halving.next_step(
-            self.config, trials, self.end, left=self._left(trials), wanted=wanted, over=self.late
+            self.config,
+            trials,
+            self.end,
+            left=self._left(trials),
+            full=self.epochs,
+            wanted=wanted,
+            repeats=repeats,
+            over=self.late,
         )
         self.waits = step == "wait"
         if isinstance(step, halving.Promotion):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuning.config import StudyConfig, resolve_study
-from tuning.halving import epochs, rungs, worth
+from tuning.halving import drawn, epochs, rungs, worth
 from tuning.ledger import Ledger
 from tuning.trial import Trial
 
@@ -67,18 +67,34 @@ def test_one_of_three_goes_on_and_the_best_of_all_comes_to_its_end(tmp_path: Pat
     losses = [0.5, 0.4, 0.6, 0.3, 0.9, 0.8, 0.1, 0.7, 0.2]
     cluster = Cluster(tmp_path, _study("trials=9"), losses)
     trials = cluster.run()
+    assert cluster.order == [*((number, 1) for number in range(9)), (6, 3), (8, 3), (3, 3), (6, 5)]
+    assert [trial.number for trial in trials if trial.state == "done"] == [6]
+    assert [len(trial.epochs) for trial in trials] == [1, 1, 1, 3, 1, 1, 5, 1, 3]
+    assert {trial.state for trial in trials} == {"done", "paused"}
+
+
+def test_where_hours_are_the_budget_nobody_waits_for_those_to_come(tmp_path: Path) -> None:
+    losses = [0.5, 0.4, 0.6, 0.3, 0.9, 0.8, 0.1, 0.7, 0.2]
+    cluster = Cluster(tmp_path, _study("trials=9", "budget.hours=9"), losses)
+    cluster.run()
     assert cluster.order == [
         (0, 1), (1, 1), (2, 1), (1, 3), (3, 1), (4, 1), (5, 1), (3, 3),
         (6, 1), (7, 1), (8, 1), (6, 3), (6, 5),
     ]  # fmt: skip
-    assert [trial.number for trial in trials if trial.state == "done"] == [6]
-    assert [len(trial.epochs) for trial in trials] == [1, 3, 1, 3, 1, 1, 5, 1, 1]
-    assert {trial.state for trial in trials} == {"done", "paused"}
+
+
+def test_as_many_are_drawn_as_the_budget_suffices_for() -> None:
+    for budget in (5, 18, 30):
+        study = _study("trials=99", f"budget.epochs={budget}")
+        most = drawn(study, EPOCHS)
+        assert epochs(study, EPOCHS, most) <= budget < epochs(study, EPOCHS, most + 1)
+    assert drawn(_study("trials=99", "budget.epochs=18"), EPOCHS) == 10
+    assert drawn(_study("trials=9"), EPOCHS) == 9
 
 
 def test_a_rung_sends_on_no_more_than_its_share(tmp_path: Path) -> None:
     falling = [0.9 - number / 100 for number in range(9)]  # each better than all before it
-    trials = Cluster(tmp_path, _study("trials=9"), falling).run()
+    trials = Cluster(tmp_path, _study("trials=9", "budget.hours=9"), falling).run()
     assert sum(len(trial.epochs) >= 3 for trial in trials) == 3
 
 
@@ -106,7 +122,7 @@ def test_a_value_that_is_no_number_goes_nowhere(tmp_path: Path) -> None:
 
 def test_hours_that_are_over_leave_the_leader_its_end(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, _study("trials=99", "budget.hours=1"), [0.5, 0.2, 0.4, 0.3])
-    for _ in range(5):  # the second is on its way to the third epoch
+    for _ in range(4):  # the second is on its way to the third epoch
         cluster._fill()
         cluster._epoch(cluster.running[0].number)
     cluster.ledger.before = 3600.0
@@ -124,12 +140,12 @@ def test_only_trials_that_did_well_get_further_seeds(tmp_path: Path) -> None:
 def test_checkpoints_are_kept_of_those_that_may_go_on(tmp_path: Path) -> None:
     study = _study("trials=6")
     cluster = Cluster(tmp_path, study, [0.5, 0.4, 0.6, 0.3, 0.9, 0.8])
-    for _ in range(4):
+    for _ in range(7):
         cluster._fill()
         cluster._epoch(cluster.running[0].number)
     trials = cluster.ledger.trials()
-    assert [trial.state for trial in trials] == ["paused", "running", "paused"]
-    assert worth(study, trials, EPOCHS) == {0}, "two of six go on, and one of them does already"
+    assert [trial.state for trial in trials] == ["paused"] * 3 + ["running"] + ["paused"] * 2
+    assert worth(study, trials, EPOCHS) == {1}, "two of six go on, and one of them does already"
 
 
 def test_a_finished_study_takes_more_trials_and_promotes_among_all(tmp_path: Path) -> None:
@@ -138,9 +154,9 @@ def test_a_finished_study_takes_more_trials_and_promotes_among_all(tmp_path: Pat
     cluster = Cluster(tmp_path, _study("trials=6"), losses)
     after = cluster.run()
     assert after[:3] == before
-    assert cluster.order == [(3, 1), (4, 1), (5, 1), (3, 3)]
+    assert cluster.order == [(3, 1), (4, 1), (5, 1), (3, 3)], "the other place was taken before"
 
 
-def test_what_a_study_takes_is_told(tmp_path: Path) -> None:
+def test_what_a_study_takes_is_told() -> None:
     assert epochs(_study("trials=9"), EPOCHS) == 9 + 3 * 2 + 2
-    assert epochs(_study("trials=9", "budget.epochs=12"), EPOCHS) == 12
+    assert epochs(_study("trials=99", "budget.epochs=12"), EPOCHS) <= 12
