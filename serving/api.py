@@ -16,7 +16,9 @@ from serving.routes import classify, health, models
 from serving.service import Permits, Service
 
 
-def build_api(engine: Engine, *, max_in_flight: int, max_body_bytes: int) -> FastAPI:
+def build_api(
+    engine: Engine, *, max_in_flight: int, max_body_bytes: int, timeout_ms: float = 30_000.0
+) -> FastAPI:
     """The ASGI application over an engine."""
     app = FastAPI(
         title="mailray",
@@ -25,7 +27,7 @@ def build_api(engine: Engine, *, max_in_flight: int, max_body_bytes: int) -> Fas
         responses=answers("internal"),
     )
     install(app)
-    service = Service(engine, Permits(max_in_flight), max_body_bytes)
+    service = Service(engine, Permits(max_in_flight), max_body_bytes, timeout_ms)
     for module in (classify, models, health):
         app.include_router(module.routes(service))
     return app

@@ -17,6 +17,7 @@ Code = Literal[
     "malformed_json",
     "not_a_mail",
     "incomplete",
+    "invalid_header",
     "not_found",
     "method_not_allowed",
     "too_large",
@@ -25,6 +26,7 @@ Code = Literal[
     "overloaded",
     "internal",
     "not_ready",
+    "deadline_exceeded",
 ]
 
 
@@ -41,26 +43,28 @@ KINDS: Final[Mapping[Code, Kind]] = {
     "malformed_json": Kind(400, "The body is not JSON."),
     "not_a_mail": Kind(400, "The bytes are empty or of another kind of file."),
     "incomplete": Kind(400, "The client went away before its request was complete."),
+    "invalid_header": Kind(400, "A header has a value that it cannot have."),
     "not_found": Kind(404, "There is nothing at this path."),
     "method_not_allowed": Kind(405, "This path has other methods."),
     "too_large": Kind(413, "The body is larger than this server takes."),
     "unsupported_content_type": Kind(415, "The body is of a type that this path does not read."),
     "invalid_fields": Kind(422, "Fields are missing, unknown or of the wrong type."),
-    "overloaded": Kind(
-        429, "As many requests as allowed are being worked on.", {"Retry-After": "1"}
-    ),
+    "overloaded": Kind(429, "As many mails as allowed are being worked on.", {"Retry-After": "1"}),
     "internal": Kind(500, "A fault of the server; its log has the cause."),
     "not_ready": Kind(503, "The server is starting or shutting down.", {"Retry-After": "1"}),
+    "deadline_exceeded": Kind(504, "There was no verdict within the request's time."),
 }
 
 
 class ApiError(Exception):
     """A request is answered with an error of the table."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.code: Code = code
         self.message = message
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        """Instead of those of the table; `retry_after` is in seconds."""
 
 
 class ErrorDetail(BaseModel):
@@ -97,7 +101,7 @@ def install(app: FastAPI) -> None:
 
     async def refused(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return _answer(error.code, error.message)
+        return _answer(error.code, error.message, error.headers)
 
     async def unrouted(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

@@ -1,6 +1,7 @@
 """What all routes work with: the engine, its limits, and the way from a request to a mail text."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class Service:
     engine: Engine
     permits: Permits
     max_body_bytes: int
+    timeout_ms: float = 30_000.0
+    """Of a request that does not ask for less."""
     options: MailTextOptions = field(init=False)
     """What the model reads of a mail."""
 
@@ -56,6 +59,26 @@ class Service:
         """Refuse while the model is not there."""
         if not self.engine.ready:
             raise ApiError("not_ready", "the model is not ready")
+
+    def deadline(self, request: Request) -> float:
+        """Until when a verdict is of use, a time of `time.monotonic()`; to be asked for first.
+
+        Raises:
+            ApiError: X-Request-Timeout-Ms is no such number.
+        """
+        given = request.headers.get("x-request-timeout-ms")
+        asked = self.timeout_ms
+        if given is not None:
+            try:
+                asked = float(given)
+            except ValueError:
+                asked = -1.0
+            if not 0 < asked < float("inf"):
+                raise ApiError(
+                    "invalid_header",
+                    f"X-Request-Timeout-Ms: milliseconds, more than 0, got {given[:80]!a}",
+                )
+        return time.monotonic() + min(asked, self.timeout_ms) / 1000
 
     async def text(self, request: Request, media: str) -> str:
         """The mail text of a request whose body is of type `media`."""

@@ -73,6 +73,9 @@ def classify(
         str | None, typer.Option(help="A server that `mailray serve` started, instead of a model.")
     ] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32; without --url.")] = "auto",
+    operating_point: Annotated[
+        str, typer.Option(help="auto, strict, balanced, lenient or none; without --url.")
+    ] = "auto",
     json_output: Json = False,
 ) -> None:
     """Say of each mail what it is. Exit code 2 if one of the files is no mail.
@@ -82,12 +85,18 @@ def classify(
     with command("classify", json_output=json_output) as console:
         if precision not in ("auto", "bf16", "fp32"):
             raise ConfigError(f"--precision: one of auto, bf16, fp32, got {precision!r}")
+        if operating_point not in (points := ("auto", "strict", "balanced", "lenient", "none")):
+            raise ConfigError(
+                f"--operating-point: one of {', '.join(points)}, got {operating_point!r}"
+            )
         mails = dict(enumerate(files))
         raws, faults = _read(mails)
         with console.stage("classify") as stage:
             verdicts: dict[int, dict[str, Any]] = {}
             for number, verdict in (
-                _by_url(url, raws, faults) if url else _by_model(model, precision, raws, faults)
+                _by_url(url, raws, faults)
+                if url
+                else _by_model(model, precision, operating_point, raws, faults)
             ):
                 verdicts[number] = verdict
                 stage.update(f"{len(verdicts):,} of {len(raws):,} mails", len(verdicts), len(raws))
@@ -134,13 +143,17 @@ def _by_url(
 
 
 def _by_model(
-    model: str, precision: str, raws: dict[int, bytes], faults: dict[int, str]
+    model: str, precision: str, point: str, raws: dict[int, bytes], faults: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     from dataclasses import asdict
 
     from serving.classifier import Classifier
 
-    classifier = Classifier(located(model), precision)  # type: ignore[arg-type]
+    classifier = Classifier(
+        located(model),
+        precision,  # type: ignore[arg-type]
+        operating_point=point,  # type: ignore[arg-type]
+    )
     texts: dict[int, str] = {}
     for number, raw in raws.items():
         try:

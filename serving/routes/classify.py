@@ -16,7 +16,7 @@ class Answer(BaseModel):
     """The verdict on one mail."""
 
     label: str
-    """The most probable label."""
+    """By the operating point; without one the most probable."""
     labels: list[str]
     """That one; where a mail may have several, all of probability 0.5 and above."""
     probability: float
@@ -25,6 +25,12 @@ class Answer(BaseModel):
     """The probability of every label."""
     model: str
     version: str
+    operating_point: str | None
+    """Its name; null where the most probable label is given."""
+    threshold: float | None
+    """The probability of the second label from which that is given."""
+    unsure: bool
+    """The most probable label is another, or the second's probability is in the abstention band."""
     request_id: str
     """The request's X-Request-ID, or one made up."""
 
@@ -33,11 +39,13 @@ _REFUSALS = answers(
     "malformed_json",
     "not_a_mail",
     "incomplete",
+    "invalid_header",
     "too_large",
     "unsupported_content_type",
     "invalid_fields",
     "overloaded",
     "not_ready",
+    "deadline_exceeded",
 )
 
 
@@ -47,10 +55,12 @@ def routes(service: Service) -> APIRouter:
 
     async def answer(request: Request, allowed: Sequence[str]) -> Answer:
         service.require_ready()
+        deadline = service.deadline(request)
         media = payload.content_type(request, allowed)
         with service.permits.one():
-            verdict = await service.engine.classify(await service.text(request, media))
-        return Answer(**asdict(verdict), request_id=request_id(request))
+            text = await service.text(request, media)
+            scored = await service.engine.classify(text, deadline=deadline)
+        return Answer(**asdict(scored.verdict), request_id=request_id(request))
 
     @router.post(
         "/v1/classify", responses=_REFUSALS, openapi_extra=body(payload.JSON, payload.RFC822)

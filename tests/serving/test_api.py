@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from serving.api import build_api
 from serving.classifier import ModelInfo, Verdict
+from serving.engine import Scored, Timings
 from serving.errors import KINDS
 
 LIMIT = 200_000
@@ -33,12 +34,13 @@ class Twin:
         self.go.set()
         self.texts: list[str] = []
 
-    async def classify(self, text: str) -> Verdict:
+    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         self.texts.append(text)
         await self.go.wait()
         if self.fault:
             raise self.fault
-        return Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
+        verdict = Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
+        return Scored(verdict, Timings(1, 2, 3))
 
 
 @pytest.fixture
@@ -103,6 +105,9 @@ def test_every_way_to_send_a_mail_gives_the_model_the_same_text(
         "scores": {"ham": 0.75, "spam": 0.25},
         "model": "twin",
         "version": "3",
+        "operating_point": None,
+        "threshold": None,
+        "unsure": False,
         "request_id": "r-1",
     }
     assert twin.texts == [TEXT]

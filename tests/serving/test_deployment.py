@@ -35,7 +35,7 @@ def url(bundle: Bundle, ray_session: None) -> Iterator[str]:
         model=str(bundle.path),
         port=free_port(),
         precision="fp32",
-        batch_size=4,
+        batch_tokens=4 * 64,
         max_in_flight=PERMITS,
         max_body_bytes=1_000_000,
     )
