@@ -5,6 +5,10 @@ batch does not wait for more: while a forward runs, mails gather, and when it en
 is formed of them (`serving.waiting` says which). `serve.batch` cuts a batch each
 `batch_wait_timeout_s` even while the model is busy, so under load a queue of small batches forms.
 
+On a CPU a mail that is alone is scored by all cores; where several wait, each core scores a batch
+of its own. Threads that share a forward wait for each other after every operation, and where HTTP
+or a neighbour holds one of the cores for a moment, all of them wait for that one.
+
 Nobody waits for ever: a request leaves at its deadline, whatever the model does, and is not scored
 once it has left. A batch that fails is scored anew in halves, so that a mail which the model cannot
 take, or one batch too large for the memory, harms no other mail.
@@ -16,6 +20,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -29,11 +34,22 @@ _FADE = 0.1
 
 _LONGEST_RETRY_S = 60
 
+_CPU_TOKENS = 1_024
+"""From some four mails of 128 tokens on, a core does no more of them in a second."""
+
+_GPU_TOKENS = 8_192
+
+_MOST_LANES = 4
+"""More forwards at once wait for Python's lock, which each holds for some milliseconds."""
+
 logger = logging.getLogger(__name__)
 
 
 class Batcher:
     """A classifier behind a queue; `classify` is called from one event loop.
+
+    `lanes` batches are scored at once, each with its share of the threads; by default one for each
+    thread, at most four, and one on a GPU. `batch_tokens` follows the hardware, too.
 
     The constructor scores a first mail, so that a model that cannot is refused at once, and the
     first request does not pay for what Torch sets up lazily.
@@ -44,27 +60,30 @@ class Batcher:
         classifier: TextClassifier,
         *,
         threads: int,
-        batch_tokens: int,
+        lanes: int | None = None,
+        batch_tokens: int | None = None,
         max_queued: int,
         timeout_ms: float = 30_000.0,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
-        self._budget = batch_tokens
+        on_gpu = torch.cuda.is_available()
+        self._budget = batch_tokens or (_GPU_TOKENS if on_gpu else _CPU_TOKENS)
         self._max_queued = max_queued
         self._timeout_s = timeout_ms / 1000
         self._queue = Queue()
         self._tokenizing = 0
-        self.busy = False
         self._tokenizer = ThreadPoolExecutor(1, "tokenize")
-        # Torch's thread count holds only for the thread that sets it.
-        self._forward = ThreadPoolExecutor(
-            1, "forward", initializer=torch.set_num_threads, initargs=(threads,)
-        )
+        self._lane_count = count = lanes or (1 if on_gpu else min(threads, _MOST_LANES))
+        self._whole = _threads("forward", 1, threads)
+        self._lanes = self._whole if count == 1 else _threads("lane", count, threads // count)
+        self.running = 0
+        self._all_cores = False
         first = classifier.tokens(["subject: \nfrom: \n\n"])
-        [verdict] = self._forward.submit(self._verdicts, first).result()
-        if isinstance(verdict, Exception):
-            raise verdict
+        for pool in {self._whole, self._lanes}:
+            [verdict] = pool.submit(self._verdicts, first).result()
+            if isinstance(verdict, Exception):
+                raise verdict
         self._seconds_a_token = 0.0
         self._open = True
 
@@ -113,7 +132,8 @@ class Batcher:
             if not mail.answer.done():
                 mail.answer.set_exception(ApiError("not_ready", "the model was shut down"))
         self._tokenizer.shutdown(wait=False)
-        self._forward.shutdown(wait=False)
+        self._whole.shutdown(wait=False)
+        self._lanes.shutdown(wait=False)
 
     async def _tokens(self, text: str) -> list[int]:
         self._tokenizing += 1
@@ -140,14 +160,18 @@ class Batcher:
             self._queue.leave(mail)
 
     def _next(self) -> None:
-        """Begin a forward, if none runs and mails wait."""
-        if self.busy or not self._open:
-            return
-        batch = self._queue.take(self._budget)
-        if batch:
-            self.busy = True
-            job = asyncio.get_running_loop().run_in_executor(self._forward, self._run, batch)
-            job.add_done_callback(lambda job: self._done(batch, job))
+        """Begin as many forwards as there are lanes free and mails waiting."""
+        loop = asyncio.get_running_loop()
+        while self._open and len(self._queue) and self.running < self._lane_count:
+            if self._all_cores and self.running:
+                return
+            self._all_cores = not self.running and len(self._queue) == 1
+            free = self._lane_count - self.running
+            batch = self._queue.take(self._budget, math.ceil(len(self._queue) / free))
+            pool = self._whole if self._all_cores else self._lanes
+            self.running += 1
+            job = loop.run_in_executor(pool, self._run, batch)
+            job.add_done_callback(partial(self._done, batch))
 
     def _run(self, batch: Sequence[Waiting]) -> tuple[float, float, list[Verdict | Exception]]:
         """In the forward's thread: when it began and ended, and what came out for each mail."""
@@ -158,6 +182,7 @@ class Batcher:
     def _verdicts(self, tokens: Sequence[list[int]]) -> list[Verdict | Exception]:
         try:
             verdicts = self._classifier.verdicts(tokens)
+            assert len(verdicts) == len(tokens), "one verdict for each mail"
         except Exception as error:
             logger.warning("a forward of %d mails failed: %s", len(tokens), type(error).__name__)
             if len(tokens) == 1:
@@ -171,10 +196,10 @@ class Batcher:
         batch: Sequence[Waiting],
         job: asyncio.Future[tuple[float, float, list[Verdict | Exception]]],
     ) -> None:
-        self.busy = False
+        self.running -= 1
         self._next()  # before the answers are written: the model is what all wait for
         began, ended, found = job.result()
-        spent = (ended - began) / (batch[-1].length * len(batch))
+        spent = (ended - began) / max(1, batch[-1].length * len(batch))
         weight = _FADE if self._seconds_a_token else 1
         self._seconds_a_token += (spent - self._seconds_a_token) * weight
         for mail, verdict in zip(batch, found, strict=True):
@@ -188,8 +213,14 @@ class Batcher:
 
     def _retry_after(self) -> int:
         """Seconds until what waits now will have been scored, by the speed so far."""
-        seconds = self._queue.tokens * self._seconds_a_token
+        seconds = self._queue.tokens * self._seconds_a_token / self._lane_count
         return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_S)
+
+
+def _threads(name: str, count: int, cores: int) -> ThreadPoolExecutor:
+    """Threads whose forwards take so many cores each."""
+    # Torch's thread count holds only for the thread that sets it.
+    return ThreadPoolExecutor(count, name, torch.set_num_threads, (cores,))
 
 
 class ScoreError(RuntimeError):

@@ -51,8 +51,8 @@ class Queue:
         if mail in self._mails:
             self._mails.remove(mail)
 
-    def take(self, budget: int) -> list[Waiting]:
-        """The next batch, the shortest mail first; empty where none waits."""
+    def take(self, budget: int, most: int) -> list[Waiting]:
+        """The next batch, of `most` mails at the most, the shortest first; empty if none waits."""
         if not self._mails:
             return []
         oldest = self._mails.popleft()
@@ -60,7 +60,7 @@ class Queue:
         # Sorting is stable: of mails alike in length the older ones come first.
         for mail in sorted(self._mails, key=lambda mail: abs(mail.length - oldest.length)):
             longest = max(longest, mail.length)
-            if longest * (len(batch) + 1) > budget:
+            if len(batch) == most or longest * (len(batch) + 1) > budget:
                 break
             batch.append(mail)
         taken = set(map(id, batch))

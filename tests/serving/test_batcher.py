@@ -53,12 +53,18 @@ def run(
     budget: int = 8,
     queued: int = 100,
     timeout_ms: float = 20_000,
+    lanes: int = 1,
 ) -> None:
     """Run a scenario on a batcher over the twin, whose first mail is forgotten."""
 
     async def whole() -> None:
         batcher = Batcher(
-            twin, threads=3, batch_tokens=budget, max_queued=queued, timeout_ms=timeout_ms
+            twin,
+            threads=3,
+            lanes=lanes,
+            batch_tokens=budget,
+            max_queued=queued,
+            timeout_ms=timeout_ms,
         )
         twin.batches.clear()
         async with asyncio.timeout(20):
@@ -113,6 +119,25 @@ def test_tokens_and_forwards_have_threads_of_their_own() -> None:
     run(scenario, twin)
     assert twin.threads >= {("tokenize_0", 0), ("forward_0", 3)}
     assert {name for name, _ in twin.threads} <= {"tokenize_0", "forward_0", "MainThread"}
+
+
+def test_a_mail_alone_gets_all_threads_and_several_get_a_lane_each() -> None:
+    twin = Twin()
+
+    async def scenario(batcher: Batcher) -> None:
+        twin.threads.clear()
+        tasks = await behind(batcher, twin, "abcd")
+        await asyncio.sleep(0.05)
+        assert twin.batches == [["-"]]  # what has all threads shares them with nobody
+        assert ("forward_0", 3) in twin.threads
+        twin.threads.clear()
+        twin.go.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, twin, lanes=3)
+    assert sorted(twin.batches) == [["-"], ["a", "b"], ["c"], ["d"]]
+    assert {count for name, count in twin.threads if name.startswith("lane")} == {1}
+    assert not any(name.startswith("forward") for name, _ in twin.threads)
 
 
 def test_padding_counts_in_the_budget_and_a_larger_mail_goes_alone() -> None:
@@ -203,7 +228,7 @@ def test_a_model_that_hangs_keeps_nobody() -> None:
             with pytest.raises(ApiError, match="no verdict within 50 ms"):
                 await batcher.classify(text)
         twin.go.set()
-        await until(lambda: not batcher.busy)
+        await until(lambda: not batcher.running)
 
     run(scenario, twin, timeout_ms=50)
     assert twin.batches == [["a"]]
