@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from serving.decision import Band, PointName
+from serving.proxy import ProxyName
 from training.mail import MAX_MAIL_BYTES
 from training.schema import Section
 
@@ -18,6 +19,9 @@ class ServeConfig(Section):
     """The address to listen on; `0.0.0.0` is all of them, and the API has no authentication."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The TCP port."""
+    proxy: ProxyName = "ray"
+    """What `mailray serve` puts in front of the replicas: `haproxy` is faster, and has counters on
+    two ports of all interfaces. On a cluster that is joined its operator decides."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)

@@ -45,7 +45,9 @@ def serve(
 @contextmanager
 def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     """The URL of a served model, for the time of the block."""
-    with ray_session(address=address, cpus=config.replicas * config.cpus + 2):
+    from serving.proxy import in_front
+
+    with in_front(config.proxy), ray_session(address=address, cpus=_cpus(config)):
         from serving.deployment import start, stop
 
         with console.stage("serving") as stage:
@@ -56,6 +58,11 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
             yield url
         finally:
             stop()
+
+
+def _cpus(config: Any) -> int:
+    """Ray's own processes need some, too."""
+    return int(config.replicas * config.cpus + 2)
 
 
 def wait() -> None:
