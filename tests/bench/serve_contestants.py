@@ -30,17 +30,19 @@ class PooledClassifier(PreTrainedModel):
 
     def __init__(self, bundle: Bundle) -> None:
         mail_model = bundle.model()
-        config: Any = mail_model.encoder.config
+        encoder: Any = mail_model.encoder
+        config = encoder.config
         config.id2label = dict(enumerate(bundle.labels))
         config.label2id = {label: index for index, label in enumerate(bundle.labels)}
         super().__init__(config)
         mail_model.wide = None
-        mail_model.encoder.set_attn_implementation("sdpa")  # what transformers takes by itself
-        self.mail_model = mail_model
+        encoder.set_attn_implementation("sdpa")  # what transformers takes by itself
+        self.classify: Any = mail_model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> Any:
         """Logits of padded token ids."""
-        return SequenceClassifierOutput(logits=self.mail_model(input_ids, attention_mask))
+        logits = self.classify(input_ids, attention_mask)
+        return SequenceClassifierOutput(logits=logits)
 
 
 def classifier(bundle: Bundle) -> Any:
@@ -50,7 +52,8 @@ def classifier(bundle: Bundle) -> Any:
         pad_token="[PAD]",
         model_max_length=bundle.max_length,
     )
-    model = PooledClassifier(bundle).eval()
+    model: Any = PooledClassifier(bundle)
+    model.eval()
     return pipeline("text-classification", model=model, tokenizer=tokenizer, truncation=True)
 
 
@@ -70,7 +73,7 @@ def fastapi(bundle: Bundle, port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
-class LitClassifier(LitAPI):
+class LitClassifier(LitAPI):  # type: ignore[misc]  # it may not be installed
     """A pipeline as LitServe takes it; its workers are processes of their own."""
 
     def setup(self, device: str) -> None:

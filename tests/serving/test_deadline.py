@@ -60,7 +60,7 @@ def test_another_value_is_400_and_names_the_header(given: str) -> None:
         app = build_api(late, max_in_flight=1, max_body_bytes=1_000)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://mailray") as client:
-            headers = {"X-Request-Timeout-Ms": given.encode("latin-1")}
+            headers = {b"X-Request-Timeout-Ms": given.encode("latin-1")}
             return await client.post("/v1/classify", json={"body": "Hi"}, headers=headers)
 
     answer = asyncio.run(scenario())
