@@ -2,23 +2,24 @@
 
 import asyncio
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from fastapi import Request
 
 from serving import payload
-from serving.engine import Engine
+from serving.engine import Engine, Scored
 from serving.errors import ApiError
+from serving.mails import Parsed
 from training.mail import MailTextOptions, text_options
 
 _ASIDE_BYTES: Final = 64 * 1024
 """Bodies above this are parsed in a thread; for the others the hop costs more than it saves."""
 
-_MAX_ID_CHARS: Final = 128
+_More = ParamSpec("_More")
+_Result = TypeVar("_Result")
 
 
 class Permits:
@@ -49,6 +50,8 @@ class Service:
     max_body_bytes: int
     timeout_ms: float = 30_000.0
     """Of a request that does not ask for less."""
+    max_mails: int = 64
+    """In one request."""
     options: MailTextOptions = field(init=False)
     """What the model reads of a mail."""
 
@@ -80,18 +83,34 @@ class Service:
                 )
         return time.monotonic() + min(asked, self.timeout_ms) / 1000
 
-    async def text(self, request: Request, media: str) -> str:
-        """The mail text of a request whose body is of type `media`."""
+    async def read(
+        self,
+        request: Request,
+        parse: Callable[Concatenate[bytes, _More], _Result],
+        *more: _More.args,
+        **named: _More.kwargs,
+    ) -> _Result:
+        """What `parse` makes of a request's body; aside, where that takes long."""
         body = await payload.read(request, self.max_body_bytes)
         if len(body) > _ASIDE_BYTES:
-            text = await asyncio.to_thread(payload.text, media, body, self.options)
+            result = await asyncio.to_thread(parse, body, *more, **named)
         else:
-            text = payload.text(media, body, self.options)
+            result = parse(body, *more, **named)
         self.require_ready()  # it may have closed while the body came in
-        return text
+        return result
 
+    async def scored(self, mails: Sequence[Parsed], deadline: float) -> list[Scored]:
+        """The verdict on each mail, in the order given.
 
-def request_id(request: Request) -> str:
-    """The request's X-Request-ID, or one made up."""
-    given = request.headers.get("x-request-id", "")[:_MAX_ID_CHARS]
-    return given or uuid.uuid4().hex
+        Raises:
+            ApiError: the server cannot answer for one of them; the others are given up.
+        """
+        tasks = [
+            asyncio.ensure_future(self.engine.classify(mail.text, deadline=deadline))
+            for mail in mails
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
