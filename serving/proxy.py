@@ -11,23 +11,66 @@ started after it was set. On a cluster it is the operator who sets it.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Final, Literal
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.request_ids import RequestIds
 
 ProxyName = Literal["ray", "haproxy"]
+
+CALLBACK: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+BEFORE: Final = "serving.proxy:before"
+
+_ORDERS: Final = {
+    b"serve_multiplexed_model_id",
+    b"x_session_id",
+    b"x_request_timeout_seconds",
+    b"x_request_disconnect_disabled",
+}
+"""As Serve 2.60 compares them, or more widely."""
+
+
+class Unsteered:
+    """ASGI middleware that drops the headers by which callers would steer Serve.
+
+    One of them ends Serve's own time limit, another lets an abandoned request go on; and Serve
+    answers 500 where one is not UTF-8.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [
+                (name, value)
+                for name, value in scope["headers"]
+                if name.lower().replace(b"-", b"_") not in _ORDERS
+            ]
+        await self._app(scope, receive, send)
+
+
+def before() -> list[Middleware]:
+    """What stands before Serve; it asks for this by the name in CALLBACK."""
+    return [Middleware(RequestIds), Middleware(Unsteered)]
 
 
 @contextmanager
 def in_front(proxy: ProxyName) -> Iterator[None]:
     """The environment for a Ray that is started in the block; what is set already stays."""
     if proxy == "ray":
-        yield
+        with _added({CALLBACK: BEFORE}):
+            yield
         return
     # Ray's own place is the same for every cluster of a machine.
     with TemporaryDirectory(prefix="mailray-proxy-") as folder:
         chosen = {
+            CALLBACK: BEFORE,
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             # A replica that ends waits for it; behind HAProxy, which tries another, for little.
@@ -40,13 +83,19 @@ def in_front(proxy: ProxyName) -> Iterator[None]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
         }
-        added = {name: value for name, value in chosen.items() if name not in os.environ}
-        os.environ.update(added)
-        try:
+        with _added(chosen):
             yield
-        finally:
-            for name in added:
-                os.environ.pop(name, None)
+
+
+@contextmanager
+def _added(chosen: Mapping[str, str]) -> Iterator[None]:
+    added = {name: value for name, value in chosen.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _free_port() -> str:
