@@ -1,42 +1,90 @@
-"""The batcher: mails that arrive together are scored together, in one thread of their own.
+"""The batcher: mails that wait together are scored together, in threads of their own.
 
-While a forward runs, mails gather; when it ends, as many as fit make the next batch.
-`serve.batch` does not: it cuts a batch each `batch_wait_timeout_s` even while the model is busy,
-so under load a queue of small batches forms. An abandoned request leaves before its forward.
+A mail is tokenized in one thread and scored in another; the event loop only passes them on. A
+batch does not wait for more: while a forward runs, mails gather, and when it ends the next batch
+is formed of them (`serving.waiting` says which). `serve.batch` cuts a batch each
+`batch_wait_timeout_s` even while the model is busy, so under load a queue of small batches forms.
+
+On a CPU a mail that is alone is scored by all cores; where several wait, each core scores a batch
+of its own. Threads that share a forward wait for each other after every operation, and where HTTP
+or a neighbour holds one of the cores for a moment, all of them wait for that one.
+
+Nobody waits for ever: a request leaves at its deadline, whatever the model does, and is not scored
+once it has left. A batch that fails is scored anew in halves, so that a mail which the model cannot
+take, or one batch too large for the memory, harms no other mail.
 """
 
 import asyncio
-import contextlib
-from collections import deque
+import logging
+import math
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
 from serving.classifier import ModelInfo, TextClassifier, Verdict
+from serving.engine import Scored, Timings
+from serving.errors import ApiError
+from serving.waiting import Queue, Waiting
+
+_FADE = 0.1
+"""The weight of the latest batch in the measured speed."""
+
+_LONGEST_RETRY_S = 60
+
+_CPU_TOKENS = 1_024
+"""From some four mails of 128 tokens on, a core does no more of them in a second."""
+
+_GPU_TOKENS = 8_192
+
+_MOST_LANES = 4
+"""More forwards at once wait for Python's lock, which each holds for some milliseconds."""
+
+logger = logging.getLogger(__name__)
 
 
 class Batcher:
     """A classifier behind a queue; `classify` is called from one event loop.
+
+    `lanes` batches are scored at once, each with its share of the threads; by default one for each
+    thread, at most four, and one on a GPU. `batch_tokens` follows the hardware, too.
 
     The constructor scores a first mail, so that a model that cannot is refused at once, and the
     first request does not pay for what Torch sets up lazily.
     """
 
     def __init__(
-        self, classifier: TextClassifier, *, threads: int, batch_size: int, batch_wait_ms: float
+        self,
+        classifier: TextClassifier,
+        *,
+        threads: int,
+        lanes: int | None = None,
+        batch_tokens: int | None = None,
+        max_queued: int,
+        timeout_ms: float = 30_000.0,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
-        self._batch_size = batch_size
-        self._wait_s = batch_wait_ms / 1000
-        self._waiting: deque[tuple[float, str, asyncio.Future[Verdict]]] = deque()
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        # Torch's thread count holds only for the thread that sets it.
-        self._forward = ThreadPoolExecutor(
-            1, "forward", initializer=torch.set_num_threads, initargs=(threads,)
-        )
-        self._forward.submit(classifier.classify_texts, ["subject: \nfrom: \n\n"]).result()
+        on_gpu = torch.cuda.is_available()
+        self._budget = batch_tokens or (_GPU_TOKENS if on_gpu else _CPU_TOKENS)
+        self._max_queued = max_queued
+        self._timeout_s = timeout_ms / 1000
+        self._queue = Queue()
+        self._tokenizing = 0
+        self._tokenizer = ThreadPoolExecutor(1, "tokenize")
+        self._lane_count = count = lanes or (1 if on_gpu else min(threads, _MOST_LANES))
+        self._whole = _threads("forward", 1, threads)
+        self._lanes = self._whole if count == 1 else _threads("lane", count, threads // count)
+        self.running = 0
+        self._all_cores = False
+        first = classifier.tokens(["subject: \nfrom: \n\n"])
+        for pool in {self._whole, self._lanes}:
+            [verdict] = pool.submit(self._verdicts, first).result()
+            if isinstance(verdict, Exception):
+                raise verdict
+        self._seconds_a_token = 0.0
         self._open = True
 
     @property
@@ -44,62 +92,145 @@ class Batcher:
         """Whether mails are taken; false once `close` was called."""
         return self._open
 
-    async def classify(self, text: str) -> Verdict:
-        """The verdict on one mail text."""
-        loop = asyncio.get_running_loop()
-        if self._task is None:
-            self._task = loop.create_task(self._run())
-        verdict: asyncio.Future[Verdict] = loop.create_future()
-        self._waiting.append((loop.time(), text, verdict))
-        self._changed.set()
-        return await verdict
+    @property
+    def queued(self) -> int:
+        """How many mails wait for their forward."""
+        return self._tokenizing + len(self._queue)
+
+    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
+        """As `serving.engine.Engine`.
+
+        Raises:
+            ApiError: `overloaded`, `deadline_exceeded`, or `not_ready` once closed.
+            ScoreError: the model gives this mail no probability.
+        """
+        began = time.monotonic()
+        if not self._open:
+            raise ApiError("not_ready", "the model is not ready")
+        if self.queued >= self._max_queued:
+            raise ApiError(
+                "overloaded",
+                f"{self._max_queued:,} mails are waiting; try again",
+                retry_after=self._retry_after(),
+            )
+        left = self._timeout_s if deadline is None else deadline - began
+        try:
+            async with asyncio.timeout(left) as limit:
+                tokens = await self._tokens(text)
+                return await self._scored(tokens, began)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ApiError(
+                "deadline_exceeded", f"no verdict within {max(0.0, left) * 1000:,.0f} ms"
+            ) from error
 
     def close(self) -> None:
-        """Take no more mails; those that wait are cancelled."""
+        """Take no more mails and refuse those that wait; a forward that runs is answered."""
         self._open = False
-        if self._task is not None:
-            self._task.cancel()
-        for _, _, verdict in self._waiting:
-            verdict.cancel()
-        self._forward.shutdown(wait=False, cancel_futures=True)
+        for mail in self._queue.empty():
+            if not mail.answer.done():
+                mail.answer.set_exception(ApiError("not_ready", "the model was shut down"))
+        self._tokenizer.shutdown(wait=False)
+        self._whole.shutdown(wait=False)
+        self._lanes.shutdown(wait=False)
 
-    async def _run(self) -> None:
+    async def _tokens(self, text: str) -> list[int]:
+        self._tokenizing += 1
+        try:
+            [tokens] = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizer, self._classifier.tokens, [text]
+            )
+        finally:
+            self._tokenizing -= 1
+        return tokens
+
+    async def _scored(self, tokens: list[int], began: float) -> Scored:
+        if not self._open:
+            raise ApiError("not_ready", "the model was shut down")
+        now = time.monotonic()
+        [length] = self._classifier.lengths([tokens])
+        answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        mail = Waiting(tokens, length, answer, now - began, now)
+        self._queue.put(mail)
+        self._next()
+        try:
+            return await answer
+        finally:
+            self._queue.leave(mail)
+
+    def _next(self) -> None:
+        """Begin as many forwards as there are lanes free and mails waiting."""
         loop = asyncio.get_running_loop()
-        while True:
-            batch = await self._next_batch()
-            try:
-                texts = [text for text, _ in batch]
-                verdicts = await loop.run_in_executor(
-                    self._forward, self._classifier.classify_texts, texts
-                )
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+        while self._open and len(self._queue) and self.running < self._lane_count:
+            if self._all_cores and self.running:
+                return
+            self._all_cores = not self.running and len(self._queue) == 1
+            free = self._lane_count - self.running
+            batch = self._queue.take(self._budget, math.ceil(len(self._queue) / free))
+            pool = self._whole if self._all_cores else self._lanes
+            self.running += 1
+            job = loop.run_in_executor(pool, self._run, batch)
+            job.add_done_callback(partial(self._done, batch))
+
+    def _run(self, batch: Sequence[Waiting]) -> tuple[float, float, list[Verdict | Exception]]:
+        """In the forward's thread: when it began and ended, and what came out for each mail."""
+        began = time.monotonic()
+        found = self._verdicts([mail.tokens for mail in batch])
+        return began, time.monotonic(), found
+
+    def _verdicts(self, tokens: Sequence[list[int]]) -> list[Verdict | Exception]:
+        try:
+            verdicts = self._classifier.verdicts(tokens)
+            assert len(verdicts) == len(tokens), "one verdict for each mail"
+        except Exception as error:
+            logger.warning("a forward of %d mails failed: %s", len(tokens), type(error).__name__)
+            if len(tokens) == 1:
+                return [error]
+            middle = len(tokens) // 2
+            return self._verdicts(tokens[:middle]) + self._verdicts(tokens[middle:])
+        return [_fault(verdict) or verdict for verdict in verdicts]
+
+    def _done(
+        self,
+        batch: Sequence[Waiting],
+        job: asyncio.Future[tuple[float, float, list[Verdict | Exception]]],
+    ) -> None:
+        self.running -= 1
+        self._next()  # before the answers are written: the model is what all wait for
+        began, ended, found = job.result()
+        spent = (ended - began) / max(1, batch[-1].length * len(batch))
+        weight = _FADE if self._seconds_a_token else 1
+        self._seconds_a_token += (spent - self._seconds_a_token) * weight
+        for mail, verdict in zip(batch, found, strict=True):
+            if mail.answer.done():
+                continue
+            if isinstance(verdict, Exception):
+                mail.answer.set_exception(verdict)
             else:
-                for (_, future), verdict in zip(batch, verdicts, strict=True):
-                    if not future.done():
-                        future.set_result(verdict)
-            finally:  # closed amid a forward: nobody may wait for ever
-                for _, future in batch:
-                    future.cancel()
+                spans = (mail.tokenize, began - mail.since, ended - began)
+                mail.answer.set_result(Scored(verdict, Timings(*(1000 * span for span in spans))))
 
-    async def _next_batch(self) -> list[tuple[str, asyncio.Future[Verdict]]]:
-        batch: list[tuple[str, asyncio.Future[Verdict]]] = []
-        while not batch:
-            while not self._waiting:
-                await self._next_change()
-            # Counted from the mail's arrival: one that waited for a forward waits no longer.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._waiting[0][0] + self._wait_s):
-                    while len(self._waiting) < self._batch_size:
-                        await self._next_change()
-            while self._waiting and len(batch) < self._batch_size:
-                _, text, future = self._waiting.popleft()
-                if not future.cancelled():
-                    batch.append((text, future))
-        return batch
+    def _retry_after(self) -> int:
+        """Seconds until what waits now will have been scored, by the speed so far."""
+        seconds = self._queue.tokens * self._seconds_a_token / self._lane_count
+        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_S)
 
-    async def _next_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
+
+def _threads(name: str, count: int, cores: int) -> ThreadPoolExecutor:
+    """Threads whose forwards take so many cores each."""
+    # Torch's thread count holds only for the thread that sets it.
+    return ThreadPoolExecutor(count, name, torch.set_num_threads, (cores,))
+
+
+class ScoreError(RuntimeError):
+    """The model gives a mail no probability, but NaN."""
+
+
+def _fault(verdict: Verdict) -> ScoreError | None:
+    if all(map(math.isfinite, verdict.scores.values())):
+        return None
+    return ScoreError(
+        f"{verdict.model} version {verdict.version} gives a mail no probability, but NaN: its "
+        "weights are damaged, or too large for bf16; take precision=fp32"
+    )

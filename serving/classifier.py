@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+
+from serving.decision import Band, Decision, PointName
 from training.bundle import load
 from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
@@ -20,7 +23,7 @@ class Verdict:
     """What the model says of one mail."""
 
     label: str
-    """The most probable label."""
+    """By the operating point; without one the most probable."""
     labels: tuple[str, ...]
     """That one; where a mail may have several, all of probability 0.5 and above."""
     probability: float
@@ -29,6 +32,12 @@ class Verdict:
     """The probability of every label."""
     model: str
     version: str
+    operating_point: str | None = None
+    """Its name; None where the most probable label is given."""
+    threshold: float | None = None
+    """The probability of the second label from which that is given, at the operating point."""
+    unsure: bool = False
+    """The most probable label is another, or the second's probability is in the abstention band."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,11 @@ class TextClassifier(Protocol):
     @property
     def info(self) -> ModelInfo: ...
 
-    def classify_texts(self, texts: Sequence[str]) -> list[Verdict]: ...
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def lengths(self, tokens: Sequence[list[int]]) -> list[int]: ...
+
+    def verdicts(self, tokens: Sequence[list[int]]) -> list[Verdict]: ...
 
 
 class Classifier:
@@ -62,15 +75,25 @@ class Classifier:
 
     Raises:
         BundleError: the directory is no bundle that this version can use.
+        ConfigError: it has no such operating point, or `abstain` is not for its labels.
     """
 
-    def __init__(self, path: Path, precision: Precision = "auto") -> None:
-        self._scorer = Scorer(load(path), precision)
+    def __init__(
+        self,
+        path: Path,
+        precision: Precision = "auto",
+        *,
+        operating_point: PointName = "auto",
+        abstain: Band | None = None,
+    ) -> None:
+        bundle = load(path)
+        self.decision = Decision.of(bundle, operating_point, abstain)
+        self.scorer = Scorer(bundle, precision)
 
     @property
     def info(self) -> ModelInfo:
         """Which model this is."""
-        bundle = self._scorer.bundle
+        bundle = self.scorer.bundle
         return ModelInfo(
             name=bundle.name,
             version=bundle.version,
@@ -79,12 +102,12 @@ class Classifier:
             mail_text_version=bundle.mail_text_version,
             extras=bundle.extras,
             max_length=bundle.read_length,
-            precision=self._scorer.precision,
+            precision=self.scorer.precision,
         )
 
     def text(self, raw: bytes) -> str:
         """The text of an RFC 5322 message as this model reads it; raises MailError."""
-        return mail_text(raw, text_options(self._scorer.bundle.extras))
+        return mail_text(raw, text_options(self.scorer.bundle.extras))
 
     def classify_raw(self, raws: Sequence[bytes]) -> list[Verdict]:
         """The verdict on each RFC 5322 message, in the order given.
@@ -101,22 +124,37 @@ class Classifier:
 
     def classify_texts(self, texts: Sequence[str]) -> list[Verdict]:
         """The verdict on each mail text (`training.mail`), in the order given."""
-        bundle = self._scorer.bundle
+        return self.verdicts(self.tokens(texts))
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each mail text; of any thread."""
+        return self.scorer.tokens(texts)
+
+    def lengths(self, tokens: Sequence[list[int]]) -> list[int]:
+        """How many tokens of each mail the encoder reads, which is what its forward costs."""
+        kept = np.array([len(of_mail) for of_mail in tokens], np.int64)
+        lengths: list[int] = self.scorer.reader.lengths(kept).tolist()
+        return lengths
+
+    def verdicts(self, tokens: Sequence[list[int]]) -> list[Verdict]:
+        """The verdict on each mail whose tokens are known, in the order given."""
+        bundle = self.scorer.bundle
         labels = bundle.label_set
         verdicts = []
-        for row in self._scorer.score(self._scorer.tokens(texts)):
-            best = int(row.argmax())
-            scores = dict(zip(bundle.labels, map(float, row), strict=True))
+        for row in self.scorer.score(tokens).tolist():
+            best, unsure = self.decision.best(row)
+            several = labels.of(p >= THRESHOLD for p in row) if labels.multi else None
             verdicts.append(
                 Verdict(
-                    label=bundle.labels[best],
-                    labels=tuple(
-                        labels.of(row >= THRESHOLD) if labels.multi else [labels.names[best]]
-                    ),
-                    probability=float(row[best]),
-                    scores=scores,
+                    label=labels.names[best],
+                    labels=(labels.names[best],) if several is None else tuple(several),
+                    probability=row[best],
+                    scores=dict(zip(labels.names, row, strict=True)),
                     model=bundle.name,
                     version=bundle.version,
+                    operating_point=self.decision.point,
+                    threshold=self.decision.threshold,
+                    unsure=unsure,
                 )
             )
         return verdicts

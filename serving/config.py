@@ -2,8 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from serving.decision import Band, PointName
+from serving.proxy import ProxyName
 from training.mail import MAX_MAIL_BYTES
 from training.schema import Section
 
@@ -17,18 +19,42 @@ class ServeConfig(Section):
     """The address to listen on; `0.0.0.0` is all of them, and the API has no authentication."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The TCP port."""
+    proxy: ProxyName = "ray"
+    """What `mailray serve` puts in front of the replicas: `haproxy` is faster, and has counters on
+    two ports of all interfaces. On a cluster that is joined its operator decides."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)
     """CPU cores, and so Torch threads, of each replica; one fits on any machine."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` is bf16 weights where the hardware computes in it, fp32 elsewhere."""
-    batch_size: int = Field(default=32, ge=1)
-    """The most mails that are scored together; long ones are cut into smaller forwards."""
-    batch_wait_ms: float = Field(default=5.0, ge=0)
-    """How long the first mail of a batch waits for others, in milliseconds."""
-    max_in_flight: int = Field(default=64, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that are scored together, padding included; a mail of more is scored alone. By default
+    1,024 on a CPU, where more make each mail wait longer and hardly a forward faster, and 8,192 on
+    a GPU."""
+    operating_point: PointName = "auto"
+    """`strict`, `balanced`, `lenient`; `auto` is balanced where the bundle has it, `none` gives the
+    most probable label."""
+    abstain: Band | None = None
+    """Verdicts with a probability of the second label from the first number to the second are
+    `unsure`."""
+    max_in_flight: int = Field(default=512, ge=1)
     """Requests that a replica works on at once; the next one is answered 429."""
+    max_queued: int = Field(default=256, ge=1)
+    """Mails that wait in a replica for their forward; the next one is answered 429, with a
+    Retry-After of the time that they will take. Below `max_in_flight`, which knows no such time."""
+    request_timeout_ms: float = Field(default=30_000.0, gt=0, le=600_000)
+    """A request that has no verdict by then is answered 504; `X-Request-Timeout-Ms` asks for
+    less."""
+    max_mails: int = Field(default=64, ge=1)
+    """The most mails in one request; more are answered 422."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""
+
+    @field_validator("abstain")
+    @classmethod
+    def _is_a_band(cls, band: Band | None) -> Band | None:
+        if band is not None and not 0 <= band[0] <= band[1] <= 1:
+            raise ValueError(f"abstain: two probabilities, the lower first, got {list(band)}")
+        return band

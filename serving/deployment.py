@@ -46,10 +46,16 @@ class Replica:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._batcher = Batcher(
-            Classifier(Path(config.model), config.precision),
+            Classifier(
+                Path(config.model),
+                config.precision,
+                operating_point=config.operating_point,
+                abstain=config.abstain,
+            ),
             threads=config.cpus,
-            batch_size=config.batch_size,
-            batch_wait_ms=config.batch_wait_ms,
+            batch_tokens=config.batch_tokens,
+            max_queued=config.max_queued,
+            timeout_ms=config.request_timeout_ms,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -58,6 +64,8 @@ class Replica:
             self._batcher,
             max_in_flight=self._config.max_in_flight,
             max_body_bytes=self._config.max_body_bytes,
+            timeout_ms=self._config.request_timeout_ms,
+            max_mails=self._config.max_mails,
         )
 
     def __del__(self) -> None:

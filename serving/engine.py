@@ -1,8 +1,29 @@
 """What answers behind the API: a `Batcher`, or a twin without weights."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from serving.classifier import ModelInfo, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a mail's time went, in milliseconds."""
+
+    tokenize: float
+    """From its text to tokens, the wait for a thread included."""
+    queue: float
+    """Until its forward began."""
+    forward: float
+    """Of the batch that it was in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A mail's verdict and what it took."""
+
+    verdict: Verdict
+    timings: Timings
 
 
 class Engine(Protocol):
@@ -14,4 +35,12 @@ class Engine(Protocol):
     @property
     def ready(self) -> bool: ...
 
-    async def classify(self, text: str) -> Verdict: ...
+    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
+        """The verdict on one mail text.
+
+        `deadline` is a time of `time.monotonic()`, in seconds; None is the engine's own default.
+
+        Raises:
+            ApiError: `overloaded`, `deadline_exceeded`, `not_ready` once closed.
+        """
+        ...

@@ -1,23 +1,25 @@
 """What all routes work with: the engine, its limits, and the way from a request to a mail text."""
 
 import asyncio
-import uuid
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from fastapi import Request
 
 from serving import payload
-from serving.engine import Engine
+from serving.engine import Engine, Scored
 from serving.errors import ApiError
+from serving.mails import Parsed
 from training.mail import MailTextOptions, text_options
 
 _ASIDE_BYTES: Final = 64 * 1024
 """Bodies above this are parsed in a thread; for the others the hop costs more than it saves."""
 
-_MAX_ID_CHARS: Final = 128
+_More = ParamSpec("_More")
+_Result = TypeVar("_Result")
 
 
 class Permits:
@@ -46,6 +48,10 @@ class Service:
     engine: Engine
     permits: Permits
     max_body_bytes: int
+    timeout_ms: float = 30_000.0
+    """Of a request that does not ask for less."""
+    max_mails: int = 64
+    """In one request."""
     options: MailTextOptions = field(init=False)
     """What the model reads of a mail."""
 
@@ -57,18 +63,54 @@ class Service:
         if not self.engine.ready:
             raise ApiError("not_ready", "the model is not ready")
 
-    async def text(self, request: Request, media: str) -> str:
-        """The mail text of a request whose body is of type `media`."""
+    def deadline(self, request: Request) -> float:
+        """Until when a verdict is of use, a time of `time.monotonic()`; to be asked for first.
+
+        Raises:
+            ApiError: X-Request-Timeout-Ms is no such number.
+        """
+        given = request.headers.get("x-request-timeout-ms")
+        asked = self.timeout_ms
+        if given is not None:
+            try:
+                asked = float(given)
+            except ValueError:
+                asked = -1.0
+            if not 0 < asked < float("inf"):
+                raise ApiError(
+                    "invalid_header",
+                    f"X-Request-Timeout-Ms: milliseconds, more than 0, got {given[:80]!a}",
+                )
+        return time.monotonic() + min(asked, self.timeout_ms) / 1000
+
+    async def read(
+        self,
+        request: Request,
+        parse: Callable[Concatenate[bytes, _More], _Result],
+        *more: _More.args,
+        **named: _More.kwargs,
+    ) -> _Result:
+        """What `parse` makes of a request's body; aside, where that takes long."""
         body = await payload.read(request, self.max_body_bytes)
         if len(body) > _ASIDE_BYTES:
-            text = await asyncio.to_thread(payload.text, media, body, self.options)
+            result = await asyncio.to_thread(parse, body, *more, **named)
         else:
-            text = payload.text(media, body, self.options)
+            result = parse(body, *more, **named)
         self.require_ready()  # it may have closed while the body came in
-        return text
+        return result
 
+    async def scored(self, mails: Sequence[Parsed], deadline: float) -> list[Scored]:
+        """The verdict on each mail, in the order given.
 
-def request_id(request: Request) -> str:
-    """The request's X-Request-ID, or one made up."""
-    given = request.headers.get("x-request-id", "")[:_MAX_ID_CHARS]
-    return given or uuid.uuid4().hex
+        Raises:
+            ApiError: the server cannot answer for one of them; the others are given up.
+        """
+        tasks = [
+            asyncio.ensure_future(self.engine.classify(mail.text, deadline=deadline))
+            for mail in mails
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("seeded")
 os.environ["MLFLOW_TRACKING_URI"] = ""
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
+# As `mailray serve` sets it: Serve's proxies have it from their node.
+os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serving.proxy:before"
 quiet()
 
 

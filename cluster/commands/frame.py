@@ -35,8 +35,9 @@ _WRONG_INPUT = (
     "BundleError", "ConfigError", "MailError", "ModelNotFound", "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
-    "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError", "Refused", "RunError",
-    "ServeError", "SessionError", "TrackingError", "Unreachable",
+    "BusyError", "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError",
+    "Refused", "RunError", "ServeError", "SessionError", "TrackingError", "Unreachable",
+    "UnreachableError",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 

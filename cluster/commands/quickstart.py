@@ -34,7 +34,7 @@ def quickstart(
     Example: mailray quickstart --keep
     """
     with command("quickstart", json_output=json_output) as console:
-        from serving.client import classify
+        from serving.client import MailrayClient
         from serving.config import ServeConfig
 
         console.note(f"the full log is {console.log_path}")
@@ -44,9 +44,11 @@ def quickstart(
             result = trained(console, named_run(config, None, resume=False))
             serve = ServeConfig(model=str(result.bundle.path), port=port, cpus=2)
             with served(console, serve, None) as url:
-                answers = {
-                    kind: classify(url, (place / name).read_bytes()) for kind, name in MAILS.items()
-                }
+                with MailrayClient(url) as client:
+                    answers = {
+                        kind: client.classify((place / name).read_bytes()).model_dump()
+                        for kind, name in MAILS.items()
+                    }
                 console.result(
                     Group(
                         report(result.bundle.metrics["test"], config.data.label_set, "test mails"),

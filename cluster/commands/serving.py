@@ -1,8 +1,10 @@
 """`mailray serve`, `mailray classify`."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,9 @@ from training.schema import ConfigError, validate
 
 _CHUNK = 64
 """Mails classified between two updates of the progress line."""
+
+_AT_ONCE = 16
+"""Requests under way to a server."""
 
 Model = Annotated[str, typer.Option(help="A bundle directory, NAME, NAME@ALIAS or NAME:VERSION.")]
 
@@ -45,7 +50,9 @@ def serve(
 @contextmanager
 def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     """The URL of a served model, for the time of the block."""
-    with ray_session(address=address, cpus=config.replicas * config.cpus + 2):
+    from serving.proxy import in_front
+
+    with in_front(config.proxy), ray_session(address=address, cpus=_cpus(config)):
         from serving.deployment import start, stop
 
         with console.stage("serving") as stage:
@@ -56,6 +63,11 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
             yield url
         finally:
             stop()
+
+
+def _cpus(config: Any) -> int:
+    """Ray's own processes need some, too."""
+    return int(config.replicas * config.cpus + 2)
 
 
 def wait() -> None:
@@ -72,7 +84,14 @@ def classify(
     url: Annotated[
         str | None, typer.Option(help="A server that `mailray serve` started, instead of a model.")
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="With --url: a file with its bearer token; or set MAILRAY_TOKEN."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, bf16 or fp32; without --url.")] = "auto",
+    operating_point: Annotated[
+        str, typer.Option(help="auto, strict, balanced, lenient or none; without --url.")
+    ] = "auto",
     json_output: Json = False,
 ) -> None:
     """Say of each mail what it is. Exit code 2 if one of the files is no mail.
@@ -82,12 +101,18 @@ def classify(
     with command("classify", json_output=json_output) as console:
         if precision not in ("auto", "bf16", "fp32"):
             raise ConfigError(f"--precision: one of auto, bf16, fp32, got {precision!r}")
+        if operating_point not in (points := ("auto", "strict", "balanced", "lenient", "none")):
+            raise ConfigError(
+                f"--operating-point: one of {', '.join(points)}, got {operating_point!r}"
+            )
         mails = dict(enumerate(files))
         raws, faults = _read(mails)
         with console.stage("classify") as stage:
             verdicts: dict[int, dict[str, Any]] = {}
             for number, verdict in (
-                _by_url(url, raws, faults) if url else _by_model(model, precision, raws, faults)
+                _by_url(url, _token(token_file), raws, faults)
+                if url
+                else _by_model(model, precision, operating_point, raws, faults)
             ):
                 verdicts[number] = verdict
                 stage.update(f"{len(verdicts):,} of {len(raws):,} mails", len(verdicts), len(raws))
@@ -121,26 +146,48 @@ def _read(mails: dict[int, Path]) -> tuple[dict[int, bytes], dict[int, str]]:
 
 
 def _by_url(
-    url: str, raws: dict[int, bytes], faults: dict[int, str]
+    url: str, token: str | None, raws: dict[int, bytes], faults: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    from serving.client import RefusedError
-    from serving.client import classify as ask
+    from serving.client import MailrayClient, RefusedError
 
-    for number, raw in raws.items():
+    with MailrayClient(url, token=token) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
+        asked = {pool.submit(client.classify, raw): number for number, raw in raws.items()}
         try:
-            yield number, ask(url, raw)
-        except RefusedError as error:
-            faults[number] = str(error)
+            for done in as_completed(asked):
+                try:
+                    yield asked[done], done.result().model_dump()
+                except RefusedError as error:
+                    faults[asked[done]] = str(error)
+        finally:  # another fault: the rest would meet it as well
+            pool.shutdown(cancel_futures=True)
+
+
+def _token(file: Path | None) -> str | None:
+    """The bearer token: of a file, or of the environment, where no process list shows it."""
+    if file is None:
+        return os.environ.get("MAILRAY_TOKEN", "").strip() or None
+    try:
+        token = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "no text"
+        raise ConfigError(f"--token-file: {file}: {why}") from error
+    if not token:
+        raise ConfigError(f"--token-file: {file} is empty; it must have the token as its only line")
+    return token
 
 
 def _by_model(
-    model: str, precision: str, raws: dict[int, bytes], faults: dict[int, str]
+    model: str, precision: str, point: str, raws: dict[int, bytes], faults: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     from dataclasses import asdict
 
     from serving.classifier import Classifier
 
-    classifier = Classifier(located(model), precision)  # type: ignore[arg-type]
+    classifier = Classifier(
+        located(model),
+        precision,  # type: ignore[arg-type]
+        operating_point=point,  # type: ignore[arg-type]
+    )
     texts: dict[int, str] = {}
     for number, raw in raws.items():
         try:

@@ -1,87 +1,91 @@
-"""POST /v1/classify and /v1/classify/raw: the verdict on a mail."""
+"""POST /v1/classify and /v1/classify/raw: the verdict on a mail, or on many.
 
-from collections.abc import Sequence
+Of many, each answer stands at its mail's place. What is wrong with one of them stands there as an
+error, and the others are answered; what the server cannot do (429, 503, 504) fails the request.
+"""
+
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 
-from serving import payload
-from serving.errors import answers
-from serving.service import Service, request_id
+from serving import mails, payload
+from serving.answers import Answer, Answers, ErrorBody, ErrorDetail, Timings
+from serving.engine import Scored
+from serving.errors import ApiError, Code, answers
+from serving.mails import Parsed
+from serving.openapi import operation
+from serving.request_ids import request_id
+from serving.service import Service
 
-
-class Answer(BaseModel):
-    """The verdict on one mail."""
-
-    label: str
-    """The most probable label."""
-    labels: list[str]
-    """That one; where a mail may have several, all of probability 0.5 and above."""
-    probability: float
-    """Of `label`."""
-    scores: dict[str, float]
-    """The probability of every label."""
-    model: str
-    version: str
-    request_id: str
-    """The request's X-Request-ID, or one made up."""
-
-
-_REFUSALS = answers(
+_RAW = (payload.RFC822, payload.BYTES)
+_REFUSALS: tuple[Code, ...] = (
     "malformed_json",
     "not_a_mail",
     "incomplete",
+    "invalid_header",
     "too_large",
     "unsupported_content_type",
-    "invalid_fields",
     "overloaded",
     "not_ready",
+    "deadline_exceeded",
 )
 
 
 def routes(service: Service) -> APIRouter:
     """The routes over a service."""
-    router = APIRouter()
+    router = APIRouter(tags=["classify"])
+    version = service.engine.model.mail_text_version
 
-    async def answer(request: Request, allowed: Sequence[str]) -> Answer:
-        service.require_ready()
-        media = payload.content_type(request, allowed)
-        with service.permits.one():
-            verdict = await service.engine.classify(await service.text(request, media))
-        return Answer(**asdict(verdict), request_id=request_id(request))
+    def answer(scored: Scored, parsed: Parsed, id_: str) -> Answer:
+        return Answer(
+            **asdict(scored.verdict),
+            mail_text_version=version,
+            request_id=id_,
+            timings=Timings(parse=parsed.ms, **asdict(scored.timings)),
+        )
 
     @router.post(
-        "/v1/classify", responses=_REFUSALS, openapi_extra=body(payload.JSON, payload.RFC822)
+        "/v1/classify",
+        responses=answers(*_REFUSALS, "invalid_fields"),
+        openapi_extra=operation(payload.JSON, payload.RFC822, most=service.max_mails),
     )
-    async def classify(request: Request) -> Answer:
-        """Classify one mail, given as JSON fields or as the message itself."""
-        return await answer(request, (payload.JSON, payload.RFC822))
+    async def classify(request: Request) -> Answer | Answers:
+        """Classify one mail, given as JSON fields or as the message itself, or many in `mails`."""
+        service.require_ready()
+        deadline, id_ = service.deadline(request), request_id(request)
+        media = payload.content_type(request, (payload.JSON, payload.RFC822))
+        with service.permits.one():
+            given = await service.read(
+                request, mails.one_or_many, media, service.options, service.max_mails
+            )
+            many = given if isinstance(given, list) else [given]
+            good = [mail for mail in many if isinstance(mail, Parsed)]
+            found = iter(await service.scored(good, deadline))
+        told = [
+            _refused(mail) if isinstance(mail, ApiError) else answer(next(found), mail, id_)
+            for mail in many
+        ]
+        if isinstance(given, list):
+            return Answers(answers=told, request_id=id_)
+        return told[0]  # type: ignore[return-value]  # what is wrong with the only one was raised
 
     @router.post(
         "/v1/classify/raw",
-        responses={key: value for key, value in _REFUSALS.items() if key != 422},
-        openapi_extra=body(payload.RFC822, payload.BYTES),
+        responses=answers(*(code for code in _REFUSALS if code != "malformed_json")),
+        openapi_extra=operation(*_RAW),
     )
     async def classify_raw(request: Request) -> Answer:
         """Classify one RFC 5322 message, sent as it is."""
-        return await answer(request, (payload.RFC822, payload.BYTES))
+        service.require_ready()
+        deadline, id_ = service.deadline(request), request_id(request)
+        media = payload.content_type(request, _RAW)
+        with service.permits.one():
+            mail = await service.read(request, mails.one, media, service.options)
+            [scored] = await service.scored([mail], deadline)
+        return answer(scored, mail, id_)
 
     return router
 
 
-def body(*media: str) -> dict[str, Any]:
-    """The OpenAPI request body of a route; FastAPI cannot know it, as the route reads it itself."""
-    fields = [payload.MailParts.model_json_schema(), payload.RawMail.model_json_schema()]
-    schemas: dict[str, Any] = {
-        payload.JSON: {"oneOf": fields},
-        payload.RFC822: {"type": "string", "format": "binary"},
-        payload.BYTES: {"type": "string", "format": "binary"},
-    }
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {name: {"schema": schemas[name]} for name in media},
-        }
-    }
+def _refused(error: ApiError) -> ErrorBody:
+    return ErrorBody(error=ErrorDetail(code=error.code, message=error.message))

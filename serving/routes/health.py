@@ -1,23 +1,15 @@
 """GET /healthz, /readyz: whether the process answers, and whether it takes mails."""
 
-from typing import Literal
-
 from fastapi import APIRouter
-from pydantic import BaseModel
 
+from serving.answers import Status
 from serving.errors import answers
 from serving.service import Service
 
 
-class Status(BaseModel):
-    """The state of the server."""
-
-    status: Literal["ok"] = "ok"
-
-
 def routes(service: Service) -> APIRouter:
     """The routes over a service."""
-    router = APIRouter()
+    router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
     async def healthz() -> Status:

@@ -1,35 +1,20 @@
-"""GET /v1/model: which model answers."""
+"""GET /v1/models: what answers."""
 
 from dataclasses import asdict
-from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
+from serving.answers import Model, Models
 from serving.service import Service
-
-
-class Model(BaseModel):
-    """The model that answers."""
-
-    name: str
-    version: str
-    labels: list[str]
-    multi_label: bool
-    """Whether a mail may have several, or none."""
-    mail_text_version: int
-    extras: list[str]
-    max_length: int
-    precision: Literal["bf16", "fp32"]
 
 
 def routes(service: Service) -> APIRouter:
     """The routes over a service."""
-    router = APIRouter()
+    router = APIRouter(tags=["models"])
 
-    @router.get("/v1/model")
-    async def model() -> Model:
-        """Which model answers, and what it reads of a mail."""
-        return Model(**asdict(service.engine.model))
+    @router.get("/v1/models")
+    async def models() -> Models:
+        """Which models answer, and what they read of a mail."""
+        return Models(models=[Model(role="champion", **asdict(service.engine.model))])
 
     return router

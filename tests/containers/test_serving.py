@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from cluster.manifests import render
-from serving.client import classify
+from serving.client import MailrayClient
 from tests.containers import engine
 from tests.containers.conftest import DEV
 from tests.containers.namespace import Namespace
@@ -51,8 +51,9 @@ def test_real_mail_is_classified_from_outside(
     wanted = {id_: verdicts[id_] for id_ in ids}
     assert set(wanted.values()) == {"ham", "spam"}
     for url in service.urls():
-        answers = {id_: classify(url, (corpus / id_).read_bytes()) for id_ in ids}
-        assert {id_: answer["label"] for id_, answer in answers.items()} == wanted
+        with MailrayClient(url) as client:
+            answers = {id_: client.classify((corpus / id_).read_bytes()) for id_ in ids}
+        assert {id_: answer.label for id_, answer in answers.items()} == wanted
     right = sum(("spam" in id_.partition("/")[0]) == (wanted[id_] == "spam") for id_ in ids)
     record_property(
         "found",

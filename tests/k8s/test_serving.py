@@ -9,6 +9,8 @@ import yaml
 
 from cluster.kuberay import Document, cluster_spec
 from serving.config import ServeConfig
+from serving.proxy import Unsteered
+from serving.request_ids import RequestIds
 from training.home import Home
 
 Render = Callable[[str], list[Document]]
@@ -90,3 +92,19 @@ def test_a_new_head_waits_until_workers_have_found_it(service: Document) -> None
     # The name is Serve's own; gRPC looks an address up again after 30 s, and a call takes its time.
     assert hasattr(deployment_state, "SLOW_STARTUP_WARNING_S")
     assert int(env["RAY_SERVE_SLOW_STARTUP_WARNING_S"]) >= 90
+
+
+def test_every_proxy_has_our_middleware_before_it(service: Document) -> None:
+    from ray.serve._private import constants
+    from ray.serve._private.http_util import validate_http_proxy_callback_return
+    from ray.serve._private.utils import call_function_from_import_path
+
+    # The variable is Serve's own, and a path that cannot be imported would stop all proxies.
+    name = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+    assert hasattr(constants, name)
+    spec = cluster_spec(service)
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        path = {item["name"]: item["value"] for item in container["env"]}[name]
+        before = validate_http_proxy_callback_return(call_function_from_import_path(path))
+        assert [repr(each.cls) for each in before] == [repr(RequestIds), repr(Unsteered)]

@@ -1,9 +1,11 @@
-"""A bundle with random weights."""
+"""A bundle with random weights; a twin of the engine without any."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.serving.twin import Send, Twin, sent
 from training.bundle import Bundle, save
 from training.config import DataConfig, ModelConfig, TrainConfig
 from training.model import build
@@ -20,3 +22,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     model = build(config.model, 2, LENGTH)
     path: Path = tmp_path_factory.mktemp("serving") / "bundle"
     return save(path, model, tokenizer("tiny"), config, version="7", metrics={})
+
+
+@pytest.fixture
+def twin() -> Twin:
+    return Twin()
+
+
+@pytest.fixture
+def send(twin: Twin) -> Send:
+    return partial(sent, twin)

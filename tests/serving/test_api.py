@@ -2,78 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from serving.api import build_api
-from serving.classifier import ModelInfo, Verdict
-from serving.errors import KINDS
-
-LIMIT = 200_000
-JSON = {"Content-Type": "application/json"}
-RFC822 = {"Content-Type": "message/rfc822"}
-MAIL = b"From: Ann <ann@example.org>\nSubject: Lunch\n\nAt noon?\n"
-TEXT = "subject: Lunch\nfrom: Ann <ann@example.org>\n\nAt noon?"
-
-
-class Twin:
-    """Says ham, and keeps the texts it was given."""
-
-    model = ModelInfo("twin", "3", ("ham", "spam"), False, 1, (), 64, "fp32")
-
-    def __init__(self) -> None:
-        self.ready = True
-        self.fault: Exception | None = None
-        self.go = asyncio.Event()
-        self.go.set()
-        self.texts: list[str] = []
-
-    async def classify(self, text: str) -> Verdict:
-        self.texts.append(text)
-        await self.go.wait()
-        if self.fault:
-            raise self.fault
-        return Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
-
-
-@pytest.fixture
-def twin() -> Twin:
-    return Twin()
-
-
-def client_of(twin: Twin, *, max_in_flight: int = 8) -> httpx.AsyncClient:
-    app = build_api(twin, max_in_flight=max_in_flight, max_body_bytes=LIMIT)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://mailray")
-
-
-Send = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def send(twin: Twin) -> Send:
-    def one(method: str, path: str, **request: Any) -> httpx.Response:
-        async def scenario() -> httpx.Response:
-            async with client_of(twin) as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(scenario())
-
-    return one
-
-
-def refusal(response: httpx.Response) -> tuple[int, str, str]:
-    """Status, code and message of an answer that must have the one shape of errors."""
-    body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"code", "message"}
-    assert response.headers["content-type"] == "application/json"
-    return response.status_code, body["error"]["code"], body["error"]["message"]
+from tests.serving.twin import JSON, MAIL, RFC822, TEXT, Send, Twin, client_of, refusal
 
 
 @pytest.mark.parametrize(
@@ -84,6 +21,7 @@ def refusal(response: httpx.Response) -> tuple[int, str, str]:
         ("/v1/classify/raw", RFC822, MAIL),
         ("/v1/classify/raw", {"Content-Type": "application/octet-stream"}, MAIL),
         ("/v1/classify", JSON, json.dumps({"raw": MAIL.decode()}).encode()),
+        ("/v1/classify", JSON, json.dumps({"raw_base64": b64encode(MAIL).decode()}).encode()),
         (
             "/v1/classify",
             JSON,
@@ -96,21 +34,51 @@ def test_every_way_to_send_a_mail_gives_the_model_the_same_text(
 ) -> None:
     response = send("POST", path, content=body, headers={**headers, "X-Request-ID": "r-1"})
     assert response.status_code == 200
-    assert response.json() == {
+    answer = response.json()
+    assert answer == {
         "label": "ham",
         "labels": ["ham"],
         "probability": 0.75,
         "scores": {"ham": 0.75, "spam": 0.25},
         "model": "twin",
         "version": "3",
+        "operating_point": "balanced",
+        "threshold": 0.5,
+        "unsure": False,
+        "mail_text_version": 1,
         "request_id": "r-1",
+        "timings": {"parse": answer["timings"]["parse"], "tokenize": 1, "queue": 2, "forward": 3},
     }
+    assert answer["timings"]["parse"] > 0
     assert twin.texts == [TEXT]
 
 
-def test_a_request_without_an_id_gets_one_of_its_own(send: Send) -> None:
-    ids = {send("POST", "/v1/classify", json={"body": "Hi"}).json()["request_id"] for _ in range(2)}
-    assert len(ids) == 2
+@pytest.mark.parametrize("given", ["r-1", "~" * 128])
+def test_a_requests_id_comes_back(send: Send, given: str) -> None:
+    response = send("POST", "/v1/classify", json={"body": "Hi"}, headers={"X-Request-ID": given})
+    assert response.json()["request_id"] == given
+    assert response.headers.get_list("x-request-id") == [given]
+
+
+@pytest.mark.parametrize("given", [None, b"", b"~" * 129, b"a b", b"\xff\xfe", b"a\tb"])
+def test_what_is_no_id_gives_way_to_one_of_its_own(send: Send, given: bytes | None) -> None:
+    headers: dict[bytes, bytes] = {} if given is None else {b"X-Request-ID": given}
+    responses = [
+        send("POST", "/v1/classify", json={"body": "Hi"}, headers=headers) for _ in range(2)
+    ]
+    for response in responses:
+        [id_] = response.headers.get_list("x-request-id")
+        assert response.json()["request_id"] == id_
+        assert re.fullmatch("[0-9a-f]{32}", id_)
+    assert responses[0].json()["request_id"] != responses[1].json()["request_id"]
+
+
+def test_refusals_carry_the_requests_id_as_well(send: Send, twin: Twin) -> None:
+    twin.fault = ZeroDivisionError("secret")
+    for path, body in [("/v1/classify", {"body": "Hi"}), ("/v1/classify", {}), ("/nowhere", {})]:
+        response = send("POST", path, json=body, headers={"X-Request-ID": "r-1"})
+        assert response.status_code in (500, 422, 404)
+        assert response.headers.get_list("x-request-id") == ["r-1"]
 
 
 @pytest.mark.parametrize("field", ["subject", "from", "body"])
@@ -164,6 +132,9 @@ def test_a_blank_raw_string_is_400(send: Send) -> None:
         ({"body": "Hi", "\ud800": "Hi"}, "ud800': no such field"),
         ({"raw": "Subject: a\n\nb", "body": "Hi"}, "'body': no such field"),
         ({"raw": 1}, "raw: "),
+        ({"raw_base64": 1}, "raw_base64: "),
+        ({"raw_base64": "QQ"}, "raw_base64: is not base64"),
+        ({"raw_base64": "Q\u00e9=="}, "raw_base64: is not base64"),
         ({}, "must not be blank"),
         ({"subject": " ", "body": ""}, "must not be blank"),
         ([], "object"),
@@ -277,62 +248,7 @@ def test_a_fault_of_the_engine_is_500_and_tells_nothing(send: Send, twin: Twin) 
 
 
 def test_other_paths_are_404_and_other_methods_405(send: Send) -> None:
-    assert refusal(send("GET", "/v2/classify"))[:2] == (404, "not_found")
+    assert refusal(send("GET", "/v1/model"))[:2] == (404, "not_found")
     response = send("GET", "/v1/classify")
     assert refusal(response)[:2] == (405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
-
-
-def test_the_model_route_says_which_model_answers(send: Send) -> None:
-    assert send("GET", "/v1/model").json() == {
-        "name": "twin",
-        "version": "3",
-        "labels": ["ham", "spam"],
-        "multi_label": False,
-        "mail_text_version": 1,
-        "extras": [],
-        "max_length": 64,
-        "precision": "fp32",
-    }
-    assert send("GET", "/readyz").status_code == 200
-
-
-def test_openapi_declares_every_body_and_every_refusal(send: Send) -> None:
-    document = send("GET", "/openapi.json").json()
-    route = document["paths"]["/v1/classify"]["post"]
-    content = route["requestBody"]["content"]
-    assert set(content) == {"application/json", "message/rfc822"}
-    fields = [set(kind["properties"]) for kind in content["application/json"]["schema"]["oneOf"]]
-    assert fields == [{"subject", "from", "body"}, {"raw"}]
-    statuses = {str(kind.status) for kind in KINDS.values()} - {"404", "405"}
-    assert set(route["responses"]) == statuses | {"200"}
-    for status in statuses:
-        schema = route["responses"][status]["content"]["application/json"]["schema"]
-        assert schema == {"$ref": "#/components/schemas/ErrorBody"}
-    assert "Retry-After" in route["responses"]["429"]["headers"]
-    raw = document["paths"]["/v1/classify/raw"]["post"]["requestBody"]["content"]
-    assert set(raw) == {"message/rfc822", "application/octet-stream"}
-
-
-trees = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-objects = st.dictionaries(
-    st.sampled_from(["subject", "from", "body", "raw"]) | st.text(st.characters()), trees
-)
-bodies = st.binary() | (trees | objects).map(lambda tree: json.dumps(tree).encode())
-medias = st.sampled_from(["application/json", "message/rfc822", "application/octet-stream", ""])
-
-
-@settings(max_examples=60, deadline=None)
-@given(body=bodies, media=medias, path=st.sampled_from(["/v1/classify", "/v1/classify/raw"]))
-def test_no_body_makes_the_server_fail(body: bytes, media: str, path: str) -> None:
-    async def scenario() -> httpx.Response:
-        async with client_of(Twin()) as client:
-            return await client.post(path, content=body, headers={"Content-Type": media})
-
-    response = asyncio.run(scenario())
-    if response.status_code != 200:
-        assert refusal(response)[0] in {400, 415, 422}

@@ -11,8 +11,9 @@ from shutil import copytree
 import httpx
 import pytest
 
+from serving.answers import Answer
 from serving.classifier import Classifier
-from serving.client import ClientError, classify
+from serving.client import ClientError, MailrayClient
 from serving.config import ServeConfig
 from serving.deployment import ServeError, start, stop
 from training.bundle import Bundle
@@ -21,6 +22,11 @@ MAIL = b"From: Ann <ann@example.org>\nSubject: Lunch\n\nAt noon?\n"
 PERMITS = 8
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def classify(url: str, raw: bytes, deadline: float = 30) -> Answer:
+    with MailrayClient(url, deadline=deadline) as client:
+        return client.classify(raw)
 
 
 def free_port() -> int:
@@ -35,7 +41,7 @@ def url(bundle: Bundle, ray_session: None) -> Iterator[str]:
         model=str(bundle.path),
         port=free_port(),
         precision="fp32",
-        batch_size=4,
+        batch_tokens=4 * 64,
         max_in_flight=PERMITS,
         max_body_bytes=1_000_000,
     )
@@ -47,27 +53,39 @@ def url(bundle: Bundle, ray_session: None) -> Iterator[str]:
 
 def test_a_served_mail_scores_as_the_classifier_says(url: str, bundle: Bundle) -> None:
     [expected] = Classifier(bundle.path, "fp32").classify_raw([MAIL])
-    answer = classify(url, MAIL, 30)
-    assert answer["label"] == expected.label
-    assert answer["scores"] == pytest.approx(expected.scores, abs=1e-4)
-    assert (answer["model"], answer["version"]) == ("mailray-spam", "7")
+    answer = classify(url, MAIL)
+    assert answer.label == expected.label
+    assert answer.scores == pytest.approx(expected.scores, abs=1e-4)
+    assert (answer.model, answer.version) == ("mailray-spam", "7")
 
 
 def test_the_answer_carries_the_requests_id(url: str) -> None:
     headers = {"X-Request-ID": "r-1"}
     response = httpx.post(f"{url}/v1/classify", json={"body": "Hi"}, headers=headers)
     assert response.json()["request_id"] == response.headers["x-request-id"] == "r-1"
-    response = httpx.post(f"{url}/v1/classify", json={"body": "Hi"})
-    assert response.json()["request_id"] == response.headers["x-request-id"]
+    for given in (b"", b"\xff"):  # Serve's own proxy would answer 500 to the second
+        response = httpx.post(
+            f"{url}/v1/classify", json={"body": "Hi"}, headers={b"X-Request-ID": given}
+        )
+        assert response.headers.get_list("x-request-id") == [response.json()["request_id"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["serve_multiplexed_model_id", "x-session-id", "X-Request-Timeout-Seconds"]
+)
+def test_serves_own_headers_are_no_callers_affair(url: str, name: str) -> None:
+    headers = {name.encode(): b"\xff"}  # Serve would answer 500 to most of them
+    response = httpx.post(f"{url}/v1/classify", json={"body": "Hi"}, headers=headers)
+    assert response.status_code == 200
 
 
 def test_each_of_many_callers_gets_the_verdict_on_its_own_mail(url: str, bundle: Bundle) -> None:
     mails = [MAIL + b"word%d " % number * number for number in range(24)]
     expected = Classifier(bundle.path, "fp32").classify_raw(mails)
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda raw: classify(url, raw, 30), mails))
+        answers = list(pool.map(lambda raw: classify(url, raw), mails))
     for answer, verdict in zip(answers, expected, strict=True):
-        assert answer["scores"] == pytest.approx(verdict.scores, abs=1e-4)
+        assert answer.scores == pytest.approx(verdict.scores, abs=1e-4)
 
 
 def test_more_callers_than_permits_are_told_to_come_back(url: str) -> None:
@@ -94,14 +112,14 @@ def test_more_callers_than_permits_are_told_to_come_back(url: str) -> None:
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "1"
     assert refused.json()["error"]["code"] == "overloaded"
-    assert classify(url, MAIL, 30)["label"] in {"ham", "spam"}
+    assert classify(url, MAIL).label in {"ham", "spam"}
 
 
 def test_refusals_keep_their_shape_through_the_proxy(url: str) -> None:
     with pytest.raises(ClientError, match=r"\(413\): the body has more than 1,000,000 bytes"):
-        classify(url, b"x" * 1_500_000, 30)
+        classify(url, b"x" * 1_500_000)
     with pytest.raises(ClientError, match=r"\(400\): empty"):
-        classify(url, b"", 30)
+        classify(url, b"")
     assert httpx.get(f"{url}/nowhere").json()["error"]["code"] == "not_found"
     assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}
 

@@ -1,0 +1,78 @@
+"""The choice of the proxy, which Ray Serve reads from the environment."""
+
+import asyncio
+import os
+
+import httpx
+import pytest
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.proxy import BEFORE, CALLBACK, before, in_front
+
+
+def serve_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_SERVE_")}
+
+
+def test_haproxy_is_chosen_for_the_time_of_the_block_with_a_place_of_its_own() -> None:
+    unset = serve_settings()
+    with in_front("haproxy"):
+        first = serve_settings()
+        assert first["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        with pytest.MonkeyPatch.context() as patch:
+            for name in first:
+                patch.delenv(name)
+            with in_front("haproxy"):
+                second = serve_settings()
+    shared = {name for name in first if first[name] == second[name]} - {CALLBACK}
+    assert not {name for name in shared if name.endswith(("PORT", "PATH", "LOC", "BASE", "FILE"))}
+    assert serve_settings() == unset
+
+
+def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "9999")
+    with in_front("haproxy"):
+        assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "9999"
+    assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "9999"
+
+
+def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(CALLBACK, raising=False)
+    for proxy in ("ray", "haproxy"):
+        with in_front(proxy):  # type: ignore[arg-type]
+            assert os.environ[CALLBACK] == BEFORE
+        assert CALLBACK not in os.environ
+
+
+def test_the_middleware_settles_the_id_and_takes_serves_orders_away() -> None:
+    seen = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(dict(scope["headers"]))
+        await Response()(scope, receive, send)
+
+    app: ASGIApp = serve
+    for each in before():
+        app = each.cls(app)
+    given = {
+        b"X-Request-ID": b"\xff",
+        b"X-Session-Id": b"\xff",
+        b"Serve-Multiplexed-Model-Id": b"m",
+        b"x_request_timeout_seconds": b"0",
+        b"X-Request-Disconnect-Disabled": b"?1",
+        b"X-Request-Timeout-Ms": b"10",
+    }
+
+    async def scenario() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://mailray") as client:
+            return await client.get("/", headers=given)
+
+    response = asyncio.run(scenario())
+    [headers] = seen
+    assert response.headers.get_list("x-request-id") == [headers[b"x-request-id"].decode()]
+    assert {name for name in headers if name.startswith((b"x", b"serve"))} == {
+        b"x-request-id",
+        b"x-request-timeout-ms",
+    }
