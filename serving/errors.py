@@ -3,8 +3,11 @@
 Each answer that is no success is {"error": {"code": "...", "message": "..."}}.
 """
 
+import logging
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request
@@ -12,19 +15,32 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
+
+_MAX_CAUSES: Final = 5
+_MAX_FRAMES: Final = 12
 
 Code = Literal[
     "malformed_json",
     "not_a_mail",
     "incomplete",
+    "unauthorized",
+    "forbidden",
     "not_found",
     "method_not_allowed",
+    "too_slow",
+    "conflict",
     "too_large",
     "unsupported_content_type",
     "invalid_fields",
     "overloaded",
+    "rate_limited",
+    "headers_too_large",
     "internal",
     "not_ready",
+    "feedback_unavailable",
 ]
 
 
@@ -41,26 +57,38 @@ KINDS: Final[Mapping[Code, Kind]] = {
     "malformed_json": Kind(400, "The body is not JSON."),
     "not_a_mail": Kind(400, "The bytes are empty or of another kind of file."),
     "incomplete": Kind(400, "The client went away before its request was complete."),
+    "unauthorized": Kind(
+        401, "No valid token came with it.", {"WWW-Authenticate": 'Bearer realm="mailray"'}
+    ),
+    "forbidden": Kind(403, "The caller may not do this."),
     "not_found": Kind(404, "There is nothing at this path."),
     "method_not_allowed": Kind(405, "This path has other methods."),
+    "too_slow": Kind(408, "The body did not arrive in time.", {"Connection": "close"}),
+    "conflict": Kind(409, "It contradicts what is stored."),
     "too_large": Kind(413, "The body is larger than this server takes."),
     "unsupported_content_type": Kind(415, "The body is of a type that this path does not read."),
     "invalid_fields": Kind(422, "Fields are missing, unknown or of the wrong type."),
     "overloaded": Kind(
         429, "As many requests as allowed are being worked on.", {"Retry-After": "1"}
     ),
+    "rate_limited": Kind(429, "More requests than this token may send.", {"Retry-After": "1"}),
+    "headers_too_large": Kind(431, "The header lines are larger than this server takes."),
     "internal": Kind(500, "A fault of the server; its log has the cause."),
     "not_ready": Kind(503, "The server is starting or shutting down.", {"Retry-After": "1"}),
+    "feedback_unavailable": Kind(
+        503, "The store of feedback does not answer; nothing was kept.", {"Retry-After": "5"}
+    ),
 }
 
 
 class ApiError(Exception):
-    """A request is answered with an error of the table."""
+    """A request is answered with an error of the table; `headers` go before the table's."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, headers: Mapping[str, str] = {}) -> None:
         super().__init__(message)
         self.code: Code = code
         self.message = message
+        self.headers = headers
 
 
 class ErrorDetail(BaseModel):
@@ -93,31 +121,68 @@ def answers(*codes: Code) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` in the one shape."""
+    """Answer every error of `app` in the one shape; after all other middleware, to be around it."""
 
-    async def refused(_: Request, error: Exception) -> JSONResponse:
+    async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return _answer(error.code, error.message)
+        return answer(error, request.url.path)
 
-    async def unrouted(_: Request, error: Exception) -> JSONResponse:
+    async def unrouted(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code: Code = "method_not_allowed" if error.status_code == 405 else "not_found"
-        return _answer(code, KINDS[code].meaning, error.headers or {})
+        return answer(ApiError(code, KINDS[code].meaning, error.headers or {}), request.url.path)
 
-    async def gone(_: Request, error: Exception) -> JSONResponse:
-        return _answer("incomplete", KINDS["incomplete"].meaning)
-
-    async def broken(_: Request, error: Exception) -> JSONResponse:
-        # Starlette raises the error anew after this answer, and the server logs it.
-        return _answer("internal", KINDS["internal"].meaning)
+    async def gone(request: Request, error: Exception) -> JSONResponse:
+        return answer(ApiError("incomplete", KINDS["incomplete"].meaning), request.url.path)
 
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, broken)
+    app.add_middleware(Faults)
 
 
-def _answer(code: Code, message: str, headers: Mapping[str, str] = {}) -> JSONResponse:
-    body = ErrorBody(error=ErrorDetail(code=code, message=message))
-    kind = KINDS[code]
-    return JSONResponse(body.model_dump(), kind.status, {**kind.headers, **headers})
+def answer(error: ApiError, path: str) -> JSONResponse:
+    """The response to a request of `path` that is refused."""
+    body = ErrorBody(error=ErrorDetail(code=error.code, message=error.message))
+    kind = KINDS[error.code]
+    return JSONResponse(body.model_dump(), kind.status, {**kind.headers, **error.headers})
+
+
+class Faults:
+    """A middleware: a fault of the server is answered 500, and logged without what it says.
+
+    The message of an exception may quote the mail that it is about, and whatever passes this by is
+    logged with its message by the server, by Ray Serve and by asyncio.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and end its faults here."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            log.error("a request failed: %s", described(error))
+            if scope["type"] == "http" and not started:
+                broken = ApiError("internal", KINDS["internal"].meaning)
+                await answer(broken, scope["path"])(scope, receive, send)
+
+
+def described(error: BaseException) -> str:
+    """The types of an exception and of its causes, and where each arose; never a message."""
+    lines: list[str] = []
+    links: BaseException | None = error
+    while links is not None and len(lines) < _MAX_CAUSES:
+        frames = traceback.extract_tb(links.__traceback__)[-_MAX_FRAMES:]
+        places = (f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+        lines.append(f"{type(links).__name__} at {' > '.join(places)}")
+        links = links.__cause__ or links.__context__
+    return ", after ".join(lines)
