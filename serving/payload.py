@@ -1,8 +1,10 @@
 """Request bodies: from untrusted bytes to the text that the model reads, or a typed error."""
 
+import asyncio
 import json
+import re
 from collections.abc import Collection
-from typing import Annotated, Any, Final, NoReturn, Self
+from typing import Annotated, Any, Final, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
@@ -14,6 +16,12 @@ JSON: Final = "application/json"
 RFC822: Final = "message/rfc822"
 BYTES: Final = "application/octet-stream"
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_MAX_STRUCTURE: Final = 1 << 20
+_MAX_ELEMENTS: Final = 100_000
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|(?:\\.)++|\\)*+"?', re.DOTALL)
+"""Possessive, and matching also a string without an end: linear in whatever comes."""
 _SHOWN_FAULTS: Final = 5
 _SHOWN_CHARS: Final = 80
 
@@ -70,19 +78,28 @@ def content_type(request: Request, allowed: Collection[str]) -> str:
     return media
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The whole body, counted as it arrives: Content-Length may be absent or a lie.
+async def read(request: Request, limit: int, timeout_s: float | None = None) -> bytes:
+    """The whole body. One that says it is too large is refused unread; since Content-Length may be
+    absent or a lie, bytes are counted as they arrive, too.
 
     Raises:
-        ApiError: it has more than `limit` bytes.
+        ApiError: it has more than `limit` bytes, or is not there after `timeout_s`.
     """
+    too_large = ApiError("too_large", f"the body has more than {limit:,} bytes")
+    said = request.headers.get("content-length", "")
+    if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > limit):
+        raise too_large
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise ApiError("too_large", f"the body has more than {limit:,} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError as error:
+        raise ApiError("too_slow", f"the body was not there after {timeout_s:g} s") from error
     return b"".join(parts)
 
 
@@ -92,14 +109,16 @@ def text(media: str, body: bytes, options: MailTextOptions) -> str:
     Raises:
         ApiError: it is malformed, has wrong fields, or is no mail.
     """
-    content = _from_json(body) if media == JSON else body
+    content = _mail(json_object(body)) if media == JSON else body
     try:
         return mail_text(content, options) if isinstance(content, bytes) else render(content)
     except MailError as error:
         raise ApiError("not_a_mail", str(error)) from error
 
 
-def _from_json(body: bytes) -> bytes | Mail:
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; raises ApiError."""
+    _refuse_much_structure(body)
     try:
         tree = json.loads(
             body.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object
@@ -111,14 +130,49 @@ def _from_json(body: bytes) -> bytes | Mail:
     except ValueError as error:
         raise ApiError("malformed_json", f"the body is not JSON: {error}") from error
     if not isinstance(tree, dict):
-        raise ApiError("invalid_fields", "the body must be an object with the fields of a mail")
+        raise ApiError("invalid_fields", "the body must be an object with named fields")
+    return tree
+
+
+def validated(kind: type[ModelT], tree: dict[str, Any]) -> ModelT:
+    """The fields of an object, checked; raises ApiError, which names each fault."""
     try:
-        if "raw" in tree:
-            return RawMail.model_validate(tree).raw.encode()
-        mail = MailParts.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         raise ApiError("invalid_fields", _faults(error)) from error
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """The OpenAPI request body of a route that reads its JSON itself."""
+    schema = kind.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if str(node.get("$ref", "")).startswith("#/$defs/"):
+                return resolved(parts[node["$ref"].removeprefix("#/$defs/")])
+            return {name: resolved(value) for name, value in node.items()}
+        return [resolved(value) for value in node] if isinstance(node, list) else node
+
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": resolved(schema)}}}}
+
+
+def _mail(tree: dict[str, Any]) -> bytes | Mail:
+    if "raw" in tree:
+        return validated(RawMail, tree).raw.encode()
+    mail = validated(MailParts, tree)
     return Mail(mail.subject, mail.sender, mail.body)
+
+
+def _refuse_much_structure(body: bytes) -> None:
+    """The JSON of mails is strings; 32 MB of brackets would be a gigabyte of empty lists."""
+    if sum(map(body.count, (b",", b"[", b"{"))) <= _MAX_ELEMENTS:
+        return
+    quotes = body.count(b'"') - body.count(b'\\"')  # counted first: so many strings take seconds
+    if quotes > _MAX_STRUCTURE or len(_STRING.sub(b"", body)) > _MAX_STRUCTURE:
+        raise ApiError(
+            "malformed_json", f"the JSON has more than {_MAX_STRUCTURE:,} bytes beside its strings"
+        )
 
 
 def _no_number(name: str) -> NoReturn:

@@ -46,6 +46,7 @@ class Service:
     engine: Engine
     permits: Permits
     max_body_bytes: int
+    body_timeout_s: float = 30.0
     options: MailTextOptions = field(init=False)
     """What the model reads of a mail."""
 
@@ -59,7 +60,7 @@ class Service:
 
     async def text(self, request: Request, media: str) -> str:
         """The mail text of a request whose body is of type `media`."""
-        body = await payload.read(request, self.max_body_bytes)
+        body = await payload.read(request, self.max_body_bytes, self.body_timeout_s)
         if len(body) > _ASIDE_BYTES:
             text = await asyncio.to_thread(payload.text, media, body, self.options)
         else:

@@ -33,6 +33,7 @@ _REFUSALS = answers(
     "malformed_json",
     "not_a_mail",
     "incomplete",
+    "too_slow",
     "too_large",
     "unsupported_content_type",
     "invalid_fields",
