@@ -52,7 +52,7 @@ def test_no_mail_is_in_rays_logs_or_answers(url: str) -> None:
     assert {200, 400, 404, 415, 422, 500} <= {answer.status_code for answer in answers}
     for answer in answers:
         assert MARK not in answer.text
-    logs = Path(ray._private.worker._global_node.get_logs_dir_path())  # type: ignore[union-attr]
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())  # type: ignore[attr-defined]
     said = {file: file.read_bytes() for file in logs.rglob("*") if file.is_file()}
     # The replica has told of the faults, by type and place alone.
     assert any(b"a request failed: RuntimeError at " in content for content in said.values())
