@@ -2,6 +2,7 @@
 
     POST /v1/classify        JSON: one mail or many; or message/rfc822
     POST /v1/classify/raw    message/rfc822 or application/octet-stream
+    POST /v1/feedback        what a mail really was; DELETE /v1/feedback/{id} erases it
     GET  /v1/models          what answers
     /v2                      the Open Inference Protocol
     GET  /healthz, /readyz, /docs, /openapi.json
@@ -10,12 +11,16 @@ Each module of `serving.routes` has some of them. What can be refused, and with 
 stands in `serving.errors`.
 """
 
+from typing import Any
+
 from fastapi import FastAPI
 
+from serving.access import Access, Gate, secured
 from serving.engine import Engine
 from serving.errors import answers, install
+from serving.feedback.keeper import Keeper
 from serving.request_ids import RequestIds
-from serving.routes import classify, health, models, v2
+from serving.routes import classify, feedback, health, models, v2
 from serving.service import Permits, Service
 
 
@@ -26,8 +31,12 @@ def build_api(
     max_body_bytes: int,
     timeout_ms: float = 30_000.0,
     max_mails: int = 64,
+    body_timeout_s: float = 30.0,
+    access: Access | None = None,
+    keeper: Keeper | None = None,
 ) -> FastAPI:
-    """The ASGI application over an engine."""
+    """The ASGI application over an engine; it takes feedback where there is a keeper of it."""
+    access = access or Access(None)
     app = FastAPI(
         title="mailray",
         summary="Classifies e-mail.",
@@ -35,9 +44,21 @@ def build_api(
         responses=answers("internal"),
         redirect_slashes=False,  # it would lead to whatever host the caller names
     )
+    # The last one is the outermost: what the others refuse has an id as well.
+    app.add_middleware(Gate, access=access)
     install(app)
     app.add_middleware(RequestIds)
-    service = Service(engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails)
+    service = Service(
+        engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails, body_timeout_s
+    )
     for module in (classify, models, v2, health):
         app.include_router(module.routes(service))
+    if keeper is not None:
+        app.include_router(feedback.routes(service, keeper))
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return app.openapi_schema or secured(document(), access)
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app

@@ -111,7 +111,7 @@ class Batcher:
             raise ApiError(
                 "overloaded",
                 f"{self._max_queued:,} mails are waiting; try again",
-                retry_after=self._retry_after(),
+                {"Retry-After": str(self._retry_after())},
             )
         left = self._timeout_s if deadline is None else deadline - began
         try:

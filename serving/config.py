@@ -1,9 +1,12 @@
 """The serving config: which bundle, where it listens, and how much it takes on at once."""
 
-from typing import Literal
+import ipaddress
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from serving.access import Area
 from serving.decision import Band, PointName
 from serving.proxy import ProxyName
 from training.mail import MAX_MAIL_BYTES
@@ -16,7 +19,7 @@ class ServeConfig(Section):
     model: str
     """The bundle's directory; in a Serve config file also NAME, NAME@ALIAS or NAME:VERSION."""
     host: str = "127.0.0.1"
-    """The address to listen on; `0.0.0.0` is all of them, and the API has no authentication."""
+    """The address to listen on; `0.0.0.0` is all of them, and needs `tokens` or `open`."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The TCP port."""
     proxy: ProxyName = "ray"
@@ -51,6 +54,20 @@ class ServeConfig(Section):
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""
+    body_timeout_s: float = Field(default=30.0, gt=0, le=120)
+    """The longest that a body may take to arrive, in seconds; then it is answered 408."""
+    tokens: str | None = None
+    """The file of the bearer tokens that callers need, as `mailray tokens create` writes it."""
+    open: bool = False
+    """Without `tokens`, answer callers of other machines, too: whoever can reach it may use it."""
+    public: tuple[Area, ...] = ("docs", "page")
+    """What needs no token beside the probes of health: docs, page, metrics."""
+    feedback: str | None = None
+    """Where feedback is kept: `sqlite:///FILE`, `postgresql://...`, or `none` to take none; by
+    default what MAILRAY_FEEDBACK_URL says, else a file in MAILRAY_HOME. A URL with a password
+    belongs into the environment."""
+    feedback_days: int | None = Field(default=None, ge=1)
+    """Feedback that is older is erased; by default none is."""
 
     @field_validator("abstain")
     @classmethod
@@ -58,3 +75,25 @@ class ServeConfig(Section):
         if band is not None and not 0 <= band[0] <= band[1] <= 1:
             raise ValueError(f"abstain: two probabilities, the lower first, got {list(band)}")
         return band
+
+    @field_validator("tokens")
+    @classmethod
+    def _from_anywhere(cls, file: str | None) -> str | None:
+        """Replicas work in a directory of their own."""
+        return str(Path(file).expanduser().absolute()) if file else None
+
+    @model_validator(mode="after")
+    def _is_not_open_by_accident(self) -> Self:
+        if self.tokens is None and not self.open and not _loopback(self.host):
+            raise ValueError(
+                f"host: {self.host} lets other machines in: set tokens=FILE (`mailray tokens "
+                "create` makes it), or open=true to serve whoever can reach it"
+            )
+        return self
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -4,9 +4,12 @@ Each answer that is no success is {"error": {"code": "...", "message": "..."}}; 
 Open Inference Protocol wants it, {"error": "code: message"}.
 """
 
+import logging
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request
@@ -14,9 +17,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.answers import ErrorBody, ErrorDetail, InferenceError
-from serving.request_ids import HEADER
+
+log = logging.getLogger(__name__)
+
+_MAX_CAUSES: Final = 5
+_MAX_FRAMES: Final = 12
 
 Code = Literal[
     "malformed_json",
@@ -24,16 +32,23 @@ Code = Literal[
     "incomplete",
     "invalid_header",
     "invalid_tensor",
+    "unauthorized",
+    "forbidden",
     "not_found",
     "unknown_model",
     "method_not_allowed",
+    "too_slow",
+    "conflict",
     "too_large",
     "unsupported_content_type",
     "invalid_fields",
     "overloaded",
+    "rate_limited",
+    "headers_too_large",
     "internal",
     "not_ready",
     "deadline_exceeded",
+    "feedback_unavailable",
 ]
 
 
@@ -52,28 +67,38 @@ KINDS: Final[Mapping[Code, Kind]] = {
     "incomplete": Kind(400, "The client went away before its request was complete."),
     "invalid_header": Kind(400, "A header has a value that it cannot have."),
     "invalid_tensor": Kind(400, "An input or output is none that the model has."),
+    "unauthorized": Kind(
+        401, "No valid token came with it.", {"WWW-Authenticate": 'Bearer realm="mailray"'}
+    ),
+    "forbidden": Kind(403, "The caller may not do this."),
     "not_found": Kind(404, "There is nothing at this path."),
     "unknown_model": Kind(404, "No such model, or no such version of it, answers here."),
     "method_not_allowed": Kind(405, "This path has other methods."),
+    "too_slow": Kind(408, "The body did not arrive in time.", {"Connection": "close"}),
+    "conflict": Kind(409, "It contradicts what is stored."),
     "too_large": Kind(413, "The body is larger than this server takes."),
     "unsupported_content_type": Kind(415, "The body is of a type that this path does not read."),
     "invalid_fields": Kind(422, "Fields are missing, unknown or of the wrong type."),
     "overloaded": Kind(429, "As many mails as allowed are being worked on.", {"Retry-After": "1"}),
+    "rate_limited": Kind(429, "More requests than this token may send.", {"Retry-After": "1"}),
+    "headers_too_large": Kind(431, "The header lines are larger than this server takes."),
     "internal": Kind(500, "A fault of the server; its log has the cause."),
     "not_ready": Kind(503, "The server is starting or shutting down.", {"Retry-After": "1"}),
+    "feedback_unavailable": Kind(
+        503, "The store of feedback does not answer; nothing was kept.", {"Retry-After": "5"}
+    ),
     "deadline_exceeded": Kind(504, "There was no verdict within the request's time."),
 }
 
 
 class ApiError(Exception):
-    """A request is answered with an error of the table."""
+    """A request is answered with an error of the table; `headers` go before the table's."""
 
-    def __init__(self, code: Code, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(self, code: Code, message: str, headers: Mapping[str, str] = {}) -> None:
         super().__init__(message)
         self.code: Code = code
         self.message = message
-        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        """Instead of those of the table; `retry_after` is in seconds."""
+        self.headers = headers
 
 
 def answers(*codes: Code, inference: bool = False) -> dict[int | str, dict[str, Any]]:
@@ -103,42 +128,75 @@ def answers(*codes: Code, inference: bool = False) -> dict[int | str, dict[str, 
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` in the shape of its path."""
+    """Answer every error of `app` in its path's shape; after other middleware that may fail."""
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return _answer(request, error.code, error.message, error.headers)
+        return answer(error, request.url.path)
 
     async def unrouted(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code: Code = "method_not_allowed" if error.status_code == 405 else "not_found"
-        return _answer(request, code, KINDS[code].meaning, error.headers or {})
+        return answer(ApiError(code, KINDS[code].meaning, error.headers or {}), request.url.path)
 
     async def gone(request: Request, error: Exception) -> JSONResponse:
-        return _answer(request, "incomplete", KINDS["incomplete"].meaning)
-
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        # Starlette raises the error anew after this answer, and the server logs it. It answers
-        # outside of all middleware, so that the id has to be added here.
-        headers = {HEADER: request.headers.get(HEADER, "")}
-        return _answer(request, "internal", KINDS["internal"].meaning, headers)
+        return answer(ApiError("incomplete", KINDS["incomplete"].meaning), request.url.path)
 
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_exception_handler(ClientDisconnect, gone)
-    app.add_exception_handler(Exception, broken)
+    app.add_middleware(Faults)
 
 
-def _answer(
-    request: Request, code: Code, message: str, headers: Mapping[str, str] = {}
-) -> JSONResponse:
-    kind = KINDS[code]
-    inference = re.match(r"/v2(?:/|$)", request.url.path) is not None
-    body = _body(code, message, inference).model_dump()
-    return JSONResponse(body, kind.status, {**kind.headers, **headers})
+def answer(error: ApiError, path: str) -> JSONResponse:
+    """The response to a request of `path` that is refused."""
+    kind = KINDS[error.code]
+    inference = re.match(r"/v2(?:/|$)", path) is not None
+    body = _body(error.code, error.message, inference).model_dump()
+    return JSONResponse(body, kind.status, {**kind.headers, **error.headers})
 
 
 def _body(code: Code, message: str, inference: bool) -> BaseModel:
     if inference:
         return InferenceError(error=f"{code}: {message}")
     return ErrorBody(error=ErrorDetail(code=code, message=message))
+
+
+class Faults:
+    """A middleware: a fault of the server is answered 500, and logged without what it says.
+
+    The message of an exception may quote the mail that it is about, and whatever passes this by is
+    logged with its message by the server, by Ray Serve and by asyncio.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and end its faults here."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            log.error("a request failed: %s", described(error))
+            if scope["type"] == "http" and not started:
+                broken = ApiError("internal", KINDS["internal"].meaning)
+                await answer(broken, scope["path"])(scope, receive, send)
+
+
+def described(error: BaseException) -> str:
+    """The types of an exception and of its causes, and where each arose; never a message."""
+    lines: list[str] = []
+    links: BaseException | None = error
+    while links is not None and len(lines) < _MAX_CAUSES:
+        frames = traceback.extract_tb(links.__traceback__)[-_MAX_FRAMES:]
+        places = (f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+        lines.append(f"{type(links).__name__} at {' > '.join(places)}")
+        links = links.__cause__ or links.__context__
+    return ", after ".join(lines)

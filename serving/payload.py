@@ -1,11 +1,12 @@
 """Request bodies: from untrusted bytes to a JSON tree, or a typed error."""
 
+import asyncio
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from serving.errors import ApiError
@@ -14,6 +15,12 @@ JSON: Final = "application/json"
 RFC822: Final = "message/rfc822"
 BYTES: Final = "application/octet-stream"
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_MAX_STRUCTURE: Final = 1 << 20
+_MAX_ELEMENTS: Final = 100_000
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|(?:\\.)++|\\)*+"?', re.DOTALL)
+"""Possessive, and matching also a string without an end: linear in whatever comes."""
 _SHOWN_FAULTS: Final = 5
 _SHOWN_CHARS: Final = 80
 _OWN_NAME: Final = re.compile(r"[a-z_0-9.\[\]]{0,80}")
@@ -36,19 +43,28 @@ def content_type(request: Request, allowed: Collection[str]) -> str:
     return media
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The whole body, counted as it arrives: Content-Length may be absent or a lie.
+async def read(request: Request, limit: int, timeout_s: float | None = None) -> bytes:
+    """The whole body. One that says it is too large is refused unread; since Content-Length may be
+    absent or a lie, bytes are counted as they arrive, too.
 
     Raises:
-        ApiError: it has more than `limit` bytes.
+        ApiError: it has more than `limit` bytes, or is not there after `timeout_s`.
     """
+    too_large = ApiError("too_large", f"the body has more than {limit:,} bytes")
+    said = request.headers.get("content-length", "")
+    if said.isascii() and said.isdigit() and (len(said) > 18 or int(said) > limit):
+        raise too_large
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise ApiError("too_large", f"the body has more than {limit:,} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError as error:
+        raise ApiError("too_slow", f"the body was not there after {timeout_s:g} s") from error
     return b"".join(parts)
 
 
@@ -59,6 +75,7 @@ def tree(body: bytes) -> Any:
         ApiError: it is not JSON, or one of its objects has a field twice: which of the two a
             reader sees would be chance.
     """
+    _refuse_much_structure(body)
     try:
         return json.loads(
             body.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object
@@ -69,6 +86,22 @@ def tree(body: bytes) -> Any:
         raise ApiError("malformed_json", "the body is nested too deeply") from error
     except ValueError as error:
         raise ApiError("malformed_json", f"the body is not JSON: {error}") from error
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; raises ApiError."""
+    found = tree(body)
+    if not isinstance(found, dict):
+        raise ApiError("invalid_fields", "the body must be an object with named fields")
+    return found
+
+
+def validated(kind: type[ModelT], fields: Mapping[str, Any]) -> ModelT:
+    """The fields of an object, checked; raises ApiError, which names each fault."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise ApiError("invalid_fields", faults(error)) from error
 
 
 def require_fields(tree: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -101,6 +134,17 @@ def shown(name: str) -> str:
 def _joined(found: list[str]) -> str:
     more = len(found) - _SHOWN_FAULTS
     return "; ".join(found[:_SHOWN_FAULTS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _refuse_much_structure(body: bytes) -> None:
+    """The JSON of mails is strings; 32 MB of brackets would be a gigabyte of empty lists."""
+    if sum(map(body.count, (b",", b"[", b"{"))) <= _MAX_ELEMENTS:
+        return
+    quotes = body.count(b'"') - body.count(b'\\"')  # counted first: so many strings take seconds
+    if quotes > _MAX_STRUCTURE or len(_STRING.sub(b"", body)) > _MAX_STRUCTURE:
+        raise ApiError(
+            "malformed_json", f"the JSON has more than {_MAX_STRUCTURE:,} bytes beside its strings"
+        )
 
 
 def _no_number(name: str) -> NoReturn:

@@ -52,6 +52,7 @@ class Service:
     """Of a request that does not ask for less."""
     max_mails: int = 64
     """In one request."""
+    body_timeout_s: float = 30.0
     options: MailTextOptions = field(init=False)
     """What the model reads of a mail."""
 
@@ -91,7 +92,7 @@ class Service:
         **named: _More.kwargs,
     ) -> _Result:
         """What `parse` makes of a request's body; aside, where that takes long."""
-        body = await payload.read(request, self.max_body_bytes)
+        body = await payload.read(request, self.max_body_bytes, self.body_timeout_s)
         if len(body) > _ASIDE_BYTES:
             result = await asyncio.to_thread(parse, body, *more, **named)
         else:

@@ -8,7 +8,8 @@
     tokenizer.json       the tokenizer
     README.md            the model card (training/card.py)
 
-Nothing is pickled. It is written beside its place and renamed, so it is whole or absent.
+Nothing is pickled, and a directory with any other file is refused. It is written beside its place
+and renamed, so it is whole or absent.
 """
 
 import json
@@ -109,13 +110,22 @@ def load(path: Path) -> Bundle:
     """The bundle in a directory; the weights are read only by `Bundle.model`.
 
     Raises:
-        BundleError: files are missing, or it was made for another mail text.
+        BundleError: files are missing or do not belong there, or it was made for another mail
+            text.
     """
     if not path.is_dir():
         raise BundleError(f"{path} is no directory; a model bundle is needed")
     missing = sorted(file for file in FILES if not (path / file).is_file())
     if missing:
         raise BundleError(f"{path} is no model bundle: {', '.join(missing)} missing")
+    # A pickle beside the weights runs code in whatever reads it; nothing of ours ever writes one.
+    others = sorted(
+        file.name for file in path.iterdir() if file.name not in FILES and file.name[0] != "."
+    )
+    if others:
+        raise BundleError(
+            f"{path} has files that no bundle has: {', '.join(others[:5])}; remove them"
+        )
     try:
         facts = json.loads((path / "bundle.json").read_text("utf-8"))
         if facts.get("format") != FORMAT:

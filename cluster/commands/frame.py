@@ -36,8 +36,8 @@ _WRONG_INPUT = (
 )  # fmt: skip
 _FAILURE = (
     "BusyError", "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError",
-    "Refused", "RunError", "ServeError", "SessionError", "TrackingError", "Unreachable",
-    "UnreachableError",
+    "Refused", "RunError", "ServeError", "SessionError", "StoreError", "TrackingError",
+    "Unreachable", "UnreachableError",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 

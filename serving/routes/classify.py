@@ -23,6 +23,7 @@ _REFUSALS: tuple[Code, ...] = (
     "not_a_mail",
     "incomplete",
     "invalid_header",
+    "too_slow",
     "too_large",
     "unsupported_content_type",
     "overloaded",

@@ -24,7 +24,7 @@ class Late:
     async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         assert deadline is not None
         self.left.append(deadline - time.monotonic())
-        raise ApiError("deadline_exceeded", "no verdict within 5 ms", retry_after=7)
+        raise ApiError("deadline_exceeded", "no verdict within 5 ms", {"Retry-After": "7"})
 
 
 def post(late: Late, given: str | None) -> httpx.Response:

@@ -146,7 +146,7 @@ class TestWithoutAServer:
 
     def test_an_address_of_another_machine_is_one_clear_line(self, bundle: Bundle) -> None:
         with pytest.raises(ServeError, match=r"cannot listen on 192\.0\.2\.1 port 8000: "):
-            start(ServeConfig(model=str(bundle.path), host="192.0.2.1"))
+            start(ServeConfig(model=str(bundle.path), host="192.0.2.1", open=True))
 
     def test_more_cpus_than_there_are_is_one_clear_line(self, bundle: Bundle) -> None:
         with pytest.raises(ServeError, match="2 x 500 CPUs are needed"):

@@ -80,6 +80,15 @@ def test_missing_files_are_named(bundle: Bundle) -> None:
         load(bundle.path)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pkl", "modeling_custom.py"])
+def test_a_file_that_no_bundle_has_is_refused_by_name(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).write_bytes(b"")
+    with pytest.raises(BundleError, match=f"no bundle has: {name}"):
+        load(bundle.path)
+    (bundle.path / name).unlink()
+    load(bundle.path)
+
+
 def test_truncated_weights_are_refused(bundle: Bundle) -> None:
     weights = bundle.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
