@@ -8,6 +8,7 @@ import httpx
 from serving.access import Access
 from serving.api import build_api
 from serving.classifier import ModelInfo, Verdict
+from serving.engine import Scored, Timings
 from serving.feedback.keeper import Keeper
 from serving.tokens import Token, edited
 
@@ -25,10 +26,11 @@ class Twin:
         self.ready = True
         self.fault: Exception | None = None
 
-    async def classify(self, text: str) -> Verdict:
+    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         if self.fault:
             raise self.fault
-        return Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
+        verdict = Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
+        return Scored(verdict, Timings(1.0, 2.0, 3.0))
 
 
 def app_of(
