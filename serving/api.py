@@ -2,6 +2,7 @@
 
     POST /v1/classify        JSON (`subject`, `from`, `body`, or `raw`) or message/rfc822
     POST /v1/classify/raw    message/rfc822 or application/octet-stream
+    POST /v1/explain         as /v1/classify: which words and facts speak for a label
     GET  /v1/model, /healthz, /readyz, /docs, /openapi.json
 
 Each module of `serving.routes` has some of them. What can be refused, and with which status,
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 
 from serving.engine import Engine
 from serving.errors import answers, install
-from serving.routes import classify, health, models
+from serving.routes import classify, explain, health, models
 from serving.service import Permits, Service
 
 
@@ -28,6 +29,6 @@ def build_api(
     )
     install(app)
     service = Service(engine, Permits(max_in_flight), max_body_bytes, timeout_ms)
-    for module in (classify, models, health):
+    for module in (classify, explain, models, health):
         app.include_router(module.routes(service))
     return app

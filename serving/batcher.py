@@ -22,7 +22,10 @@ import torch
 from serving.classifier import ModelInfo, TextClassifier, Verdict
 from serving.engine import Scored, Timings
 from serving.errors import ApiError
+from serving.explaining import Explaining
+from serving.explanation import Explanation
 from serving.waiting import Queue, Waiting
+from training.mail import Mail
 
 _FADE = 0.1
 """The weight of the latest batch in the measured speed."""
@@ -47,9 +50,11 @@ class Batcher:
         batch_tokens: int,
         max_queued: int,
         timeout_ms: float = 30_000.0,
+        explaining: Explaining | None = None,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
+        self._explaining = explaining
         self._budget = batch_tokens
         self._max_queued = max_queued
         self._timeout_s = timeout_ms / 1000
@@ -106,6 +111,14 @@ class Batcher:
                 "deadline_exceeded", f"no verdict within {max(0.0, left) * 1000:,.0f} ms"
             ) from error
 
+    async def explain(
+        self, text: str, *, mail: Mail | None, label: str | None, deadline: float
+    ) -> Explanation:
+        """As `serving.engine.Explains`."""
+        if self._explaining is None:
+            raise ApiError("not_explainable", "this server has no means to explain")
+        return await self._explaining.explain(text, mail=mail, label=label, deadline=deadline)
+
     def close(self) -> None:
         """Take no more mails and refuse those that wait; a forward that runs is answered."""
         self._open = False
@@ -113,6 +126,8 @@ class Batcher:
             if not mail.answer.done():
                 mail.answer.set_exception(ApiError("not_ready", "the model was shut down"))
         self._tokenizer.shutdown(wait=False)
+        if self._explaining is not None:
+            self._explaining.close()
         self._forward.shutdown(wait=False)
 
     async def _tokens(self, text: str) -> list[int]:

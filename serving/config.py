@@ -39,6 +39,10 @@ class ServeConfig(Section):
     request_timeout_ms: float = Field(default=30_000.0, gt=0, le=600_000)
     """A request that has no verdict by then is answered 504; `X-Request-Timeout-Ms` asks for
     less."""
+    explain_seconds: float = Field(default=5.0, gt=0, le=600)
+    """How long an explanation may take; one that is not exact by then says so."""
+    explain_in_flight: int = Field(default=2, ge=1)
+    """Mails that a replica explains at once, one after another; the next one is answered 429."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""

@@ -23,6 +23,8 @@ from serving.api import build_api
 from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.config import ServeConfig
+from serving.explaining import Explaining
+from serving.explanation import Explainer
 from training.bundle import BundleError, load
 from training.home import Home
 from training.registry import resolve
@@ -56,6 +58,12 @@ class Replica:
             batch_tokens=config.batch_tokens,
             max_queued=config.max_queued,
             timeout_ms=config.request_timeout_ms,
+            explaining=Explaining(
+                lambda: Explainer(load(Path(config.model))),
+                threads=config.cpus,
+                seconds=config.explain_seconds,
+                limit=config.explain_in_flight,
+            ),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -25,6 +25,7 @@ Code = Literal[
     "invalid_fields",
     "overloaded",
     "internal",
+    "not_explainable",
     "not_ready",
     "deadline_exceeded",
 ]
@@ -51,6 +52,7 @@ KINDS: Final[Mapping[Code, Kind]] = {
     "invalid_fields": Kind(422, "Fields are missing, unknown or of the wrong type."),
     "overloaded": Kind(429, "As many mails as allowed are being worked on.", {"Retry-After": "1"}),
     "internal": Kind(500, "A fault of the server; its log has the cause."),
+    "not_explainable": Kind(501, "The model that answers cannot give its reasons."),
     "not_ready": Kind(503, "The server is starting or shutting down.", {"Retry-After": "1"}),
     "deadline_exceeded": Kind(504, "There was no verdict within the request's time."),
 }

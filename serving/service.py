@@ -13,7 +13,7 @@ from fastapi import Request
 from serving import payload
 from serving.engine import Engine
 from serving.errors import ApiError
-from training.mail import MailTextOptions, text_options
+from training.mail import Mail, MailTextOptions, text_options
 
 _ASIDE_BYTES: Final = 64 * 1024
 """Bodies above this are parsed in a thread; for the others the hop costs more than it saves."""
@@ -89,6 +89,13 @@ class Service:
             text = payload.text(media, body, self.options)
         self.require_ready()  # it may have closed while the body came in
         return text
+
+    async def original(self, request: Request, media: str) -> tuple[str, Mail | None]:
+        """As `text`, and the mail if its fields were sent, not the message itself."""
+        content = await payload.read(request, self.max_body_bytes)
+        found = await asyncio.to_thread(payload.original, media, content, self.options)
+        self.require_ready()
+        return found
 
 
 def request_id(request: Request) -> str:
