@@ -7,6 +7,8 @@ labels, that label's logit; of more than two, its logit less the mean of the oth
 The encoder's part is attributed by integrated gradients (Sundararajan, Taly and Yan 2017) over the
 word embeddings, from a baseline in which every token but the tokenizer's own marks and the words
 that stand in each mail, `subject:` and `from:`, is [MASK]: as long as the mail, and says nothing.
+To a pre-trained encoder [MASK] is a word that is not told; padding it has never attended to, and a
+vector of zeros is no word at all.
 The wide part is linear in its n-grams once their norm is known. With that held, what an n-gram adds
 is exact; it is shared by the tokens that make it, all places alike (which is their Shapley value),
 and its baseline, a mail without n-grams, has a logit of 0.
@@ -128,7 +130,7 @@ class Attributor:
         wide = np.zeros(len(ids))
         if self._wide is not None:
             wide = wide_shares(self._wide, ids, towards)
-        score += wide.sum()
+        score += float(wide.sum())
         found: Attribution | None = None
         steps = FIRST_STEPS
         while True:

@@ -1,5 +1,7 @@
 """Explanations of a bundle with random weights: of the mail, complete, and placed."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,7 @@ def test_facts_of_the_head_are_findings_with_the_weight_of_their_line(
     explainer: Explainer,
 ) -> None:
     found = explainer.explain(mail_text(RAW))
+    assert json.loads(json.dumps(asdict(found)))["complete"] is True
     assert {finding.text for finding in found.findings} == {
         "Reply-To has another domain than From: d.example",
         "Link text and target differ: good.example leads to evil.example",
