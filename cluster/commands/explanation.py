@@ -60,7 +60,7 @@ def shown(file: Path, verdict: Mapping[str, Any], explanation: Mapping[str, Any]
     for span in explanation["top"]:
         words = span["text"] if len(span["text"]) <= _WIDEST else f"{span['text'][:_WIDEST]}..."
         rows.add_row(*_row(span, explanation), span["section"], Text(words))
-    return Group(heading, Text(scale, "dim"), rows)
+    return Group(heading, Text(scale, "dim"), *([rows] if rows.row_count else []))
 
 
 def _row(item: Mapping[str, Any], explanation: Mapping[str, Any]) -> tuple[str, Text]:

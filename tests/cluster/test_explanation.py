@@ -29,9 +29,9 @@ def explanation(**changes: Any) -> dict[str, Any]:
 
 
 def screen(file: str = "a.eml", **changes: Any) -> list[str]:
-    console = Console(width=120, record=True, file=StringIO())
+    console = Console(width=200, record=True, file=StringIO())
     console.print(shown(Path(file), VERDICT, explanation(**changes)))
-    return console.export_text().splitlines()
+    return [line.rstrip() for line in console.export_text().splitlines()]
 
 
 def test_verdict_facts_and_words_stand_below_each_other_with_bars_of_their_weight() -> None:
