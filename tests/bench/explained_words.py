@@ -102,7 +102,7 @@ def told(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All mails together."""
 
     def middle(name: str) -> float:
-        return round(statistics.median(row[name] for row in rows), 3)
+        return round(float(statistics.median(row[name] for row in rows)), 3)
 
     line: dict[str, Any] = {"mails": len(rows)}
     line |= {f"{name}_median": middle(name) for name in ("seconds", "cpu", "steps", "gap")}
