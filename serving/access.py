@@ -244,10 +244,12 @@ def secured(document: dict[str, Any], access: Access) -> dict[str, Any]:
             "description": "Of `mailray tokens create`; a server without a tokens file takes any.",
         }
     }
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     for path, methods in document["paths"].items():
         if path in access.public:
             continue
+        kind_of_body = "InferenceError" if path.startswith("/v2") else "ErrorBody"
+        reference = {"$ref": f"#/components/schemas/{kind_of_body}"}
+        error = {"application/json": {"schema": reference}}
         for method, call in methods.items():
             scope = needed(path, method.upper())
             call["security"] = [{"token": []}] + ([] if access.file else [{}])

@@ -2,6 +2,7 @@
 
     POST /v1/classify        JSON: one mail or many; or message/rfc822
     POST /v1/classify/raw    message/rfc822 or application/octet-stream
+    POST /v1/explain         as /v1/classify: which words and facts speak for a label
     POST /v1/feedback        what a mail really was; DELETE /v1/feedback/{id} erases it
     GET  /v1/models          what answers
     /v2                      the Open Inference Protocol
@@ -20,7 +21,7 @@ from serving.engine import Engine
 from serving.errors import answers, install
 from serving.feedback.keeper import Keeper
 from serving.request_ids import RequestIds
-from serving.routes import classify, feedback, health, models, v2
+from serving.routes import classify, explain, feedback, health, models, v2
 from serving.service import Permits, Service
 
 
@@ -51,7 +52,7 @@ def build_api(
     service = Service(
         engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails, body_timeout_s
     )
-    for module in (classify, models, v2, health):
+    for module in (classify, explain, models, v2, health):
         app.include_router(module.routes(service))
     if keeper is not None:
         app.include_router(feedback.routes(service, keeper))

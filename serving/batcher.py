@@ -27,7 +27,10 @@ import torch
 from serving.classifier import ModelInfo, TextClassifier, Verdict
 from serving.engine import Scored, Timings
 from serving.errors import ApiError
+from serving.explaining import Explaining
+from serving.explanation import Explanation
 from serving.waiting import Queue, Waiting
+from training.mail import Mail
 
 _FADE = 0.1
 """The weight of the latest batch in the measured speed."""
@@ -64,9 +67,11 @@ class Batcher:
         batch_tokens: int | None = None,
         max_queued: int,
         timeout_ms: float = 30_000.0,
+        explaining: Explaining | None = None,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
+        self._explaining = explaining
         on_gpu = torch.cuda.is_available()
         self._budget = batch_tokens or (_GPU_TOKENS if on_gpu else _CPU_TOKENS)
         self._max_queued = max_queued
@@ -125,6 +130,14 @@ class Batcher:
                 "deadline_exceeded", f"no verdict within {max(0.0, left) * 1000:,.0f} ms"
             ) from error
 
+    async def explain(
+        self, text: str, *, mail: Mail | None, label: str | None, deadline: float
+    ) -> Explanation:
+        """As `serving.engine.Explains`."""
+        if self._explaining is None:
+            raise ApiError("not_explainable", "this server has no means to explain")
+        return await self._explaining.explain(text, mail=mail, label=label, deadline=deadline)
+
     def close(self) -> None:
         """Take no more mails and refuse those that wait; a forward that runs is answered."""
         self._open = False
@@ -132,6 +145,8 @@ class Batcher:
             if not mail.answer.done():
                 mail.answer.set_exception(ApiError("not_ready", "the model was shut down"))
         self._tokenizer.shutdown(wait=False)
+        if self._explaining is not None:
+            self._explaining.close()
         self._whole.shutdown(wait=False)
         self._lanes.shutdown(wait=False)
 

@@ -51,6 +51,10 @@ class ServeConfig(Section):
     less."""
     max_mails: int = Field(default=64, ge=1)
     """The most mails in one request; more are answered 422."""
+    explain_seconds: float = Field(default=5.0, gt=0, le=600)
+    """How long an explanation may take; one that is not exact by then says so."""
+    explain_in_flight: int = Field(default=2, ge=1)
+    """Mails that a replica explains at once, one after another; the next one is answered 429."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""

@@ -24,6 +24,8 @@ from serving.api import build_api
 from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.config import ServeConfig
+from serving.explaining import Explaining
+from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store, feedback_url
 from training.bundle import BundleError, load
@@ -59,6 +61,12 @@ class Replica:
             batch_tokens=config.batch_tokens,
             max_queued=config.max_queued,
             timeout_ms=config.request_timeout_ms,
+            explaining=Explaining(
+                lambda: Explainer(load(Path(config.model))),
+                threads=config.cpus,
+                seconds=config.explain_seconds,
+                limit=config.explain_in_flight,
+            ),
         )
         self._access = _access(config)
         self._keeper = Keeper(store) if (store := _store(config)) else None

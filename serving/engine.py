@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serving.classifier import ModelInfo, Verdict
+from serving.explanation import Explanation
+from training.mail import Mail
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +44,19 @@ class Engine(Protocol):
 
         Raises:
             ApiError: `overloaded`, `deadline_exceeded`, `not_ready` once closed.
+        """
+        ...
+
+
+class Explains(Protocol):
+    """What an engine has beside, where its model can be explained."""
+
+    async def explain(
+        self, text: str, *, mail: Mail | None, label: str | None, deadline: float
+    ) -> Explanation:
+        """As `serving.explanation.Explainer.explain`; `deadline` as that of `Engine.classify`.
+
+        Raises:
+            ApiError: `overloaded`, `deadline_exceeded`, `not_explainable`, `not_ready`.
         """
         ...

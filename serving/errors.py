@@ -46,6 +46,7 @@ Code = Literal[
     "rate_limited",
     "headers_too_large",
     "internal",
+    "not_explainable",
     "not_ready",
     "deadline_exceeded",
     "feedback_unavailable",
@@ -83,6 +84,7 @@ KINDS: Final[Mapping[Code, Kind]] = {
     "rate_limited": Kind(429, "More requests than this token may send.", {"Retry-After": "1"}),
     "headers_too_large": Kind(431, "The header lines are larger than this server takes."),
     "internal": Kind(500, "A fault of the server; its log has the cause."),
+    "not_explainable": Kind(501, "The model that answers cannot give its reasons."),
     "not_ready": Kind(503, "The server is starting or shutting down.", {"Retry-After": "1"}),
     "feedback_unavailable": Kind(
         503, "The store of feedback does not answer; nothing was kept.", {"Retry-After": "5"}

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from serving import payload
 from serving.errors import ApiError
 from training.mail import Mail, MailError, MailTextOptions, mail_text, render
+
+_HALVES: Final = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]"
+)
+"""Of characters that JSON spells in two."""
 
 EXAMPLE: Final = "From: Ann <ann@example.org>\r\nSubject: Lunch\r\n\r\nAt noon?\r\n"
 
@@ -94,6 +100,19 @@ def one(body: bytes, media: str, options: MailTextOptions) -> Parsed:
     start = time.perf_counter()
     mail = _of_tree(payload.tree(body)) if media == payload.JSON else body
     return _parsed(mail, options, start)
+
+
+def original(body: bytes, media: str, options: MailTextOptions) -> tuple[str, Mail | None]:
+    """The text of the only mail of a body, and the mail if its fields were sent as they are.
+
+    Of a message there is none, nor of fields with half a character, which was left out of them.
+
+    Raises:
+        ApiError: as `one`.
+    """
+    mail = _of_tree(payload.tree(body)) if media == payload.JSON else body
+    whole = not isinstance(mail, bytes) and not _HALVES.search(body)
+    return text_of(mail, options), mail if whole and not isinstance(mail, bytes) else None
 
 
 def one_or_many(

@@ -39,9 +39,9 @@ MAX_MAIL_BYTES: Final = 32 * 1024 * 1024
 MAX_BODY_CHARS: Final = 16_384
 """Longer than 512 tokens of any real mail; it bounds the tokenizer's work, not the model's view."""
 
-_MAX_RAW_BODY_CHARS: Final = MAX_BODY_CHARS // 4 * 5
+MAX_RAW_BODY_CHARS: Final = MAX_BODY_CHARS // 4 * 5
 """Before blanks are squeezed."""
-_MAX_FIELD_CHARS: Final = 1_024
+MAX_FIELD_CHARS: Final = 1_024
 _MAX_FACT_CHARS: Final = 300
 _MAX_LISTED: Final = 4
 _MAX_REFERENCES: Final = 32
@@ -165,9 +165,9 @@ def mail_text(raw: bytes, options: MailTextOptions = DEFAULT_OPTIONS) -> str:
 
 def render(mail: Mail) -> str:
     """The text of a mail whose parts are known: subject, from, facts, a blank line, body."""
-    subject = prose.one_line(mail.subject[:_MAX_FIELD_CHARS])
-    body = prose.clean(prose.ends(mail.body, _MAX_RAW_BODY_CHARS))
-    lines = [f"subject: {subject}", f"from: {prose.one_line(mail.sender[:_MAX_FIELD_CHARS])}"]
+    subject = prose.one_line(mail.subject[:MAX_FIELD_CHARS])
+    body = prose.clean(prose.ends(mail.body, MAX_RAW_BODY_CHARS))
+    lines = [f"subject: {subject}", f"from: {prose.one_line(mail.sender[:MAX_FIELD_CHARS])}"]
     tricks = prose.tricks(subject, body)
     if tricks:
         lines.append(f"tricks: {tricks}")
@@ -188,10 +188,10 @@ def parse(raw: bytes, options: MailTextOptions = DEFAULT_OPTIONS) -> Mail:
         values = headers.get(name)
         return values[0] if values else ""
 
-    subject = first("subject")[: 2 * _MAX_FIELD_CHARS]
+    subject = first("subject")[: 2 * MAX_FIELD_CHARS]
     if not options.subject_tags and ("[" in subject or "*" in subject):
         subject = _TAG.sub(r"\1", subject)
-    name, address = _sender(first("from")[:_MAX_FIELD_CHARS])
+    name, address = _sender(first("from")[:MAX_FIELD_CHARS])
     bulk = "list-id" in headers or "list-unsubscribe" in headers or "list-post" in headers
     if not bulk and "precedence" in headers:
         bulk = first("precedence").strip().lower() in ("bulk", "list")
@@ -208,7 +208,7 @@ def parse(raw: bytes, options: MailTextOptions = DEFAULT_OPTIONS) -> Mail:
         facts=tuple(facts + told),
         address=address.lower(),
         sent=first("date")[:100],
-        own_id=first("message-id")[:_MAX_FIELD_CHARS],
+        own_id=first("message-id")[:MAX_FIELD_CHARS],
         answers=(first("references") or first("in-reply-to"))[:8_192],
     )
 
@@ -238,7 +238,7 @@ def _sender(value: str) -> tuple[str, str]:
 def _header_facts(headers: dict[str, list[str]], address: str, bulk: bool) -> list[str]:
     facts = []
     if "reply-to" in headers:
-        answers = _sender(headers["reply-to"][0][:_MAX_FIELD_CHARS])[1].lower().rpartition("@")[2]
+        answers = _sender(headers["reply-to"][0][:MAX_FIELD_CHARS])[1].lower().rpartition("@")[2]
         if answers and owner(answers) != owner(address.lower().rpartition("@")[2]):
             # A list's own address would name the archive.
             facts.append("reply-to: differs" if bulk else f"reply-to: {answers}")
@@ -284,7 +284,7 @@ def _body(parts: list[Part], options: MailTextOptions) -> tuple[str, list[str]]:
     if not options.list_footer:
         body = prose.without_list_footer(body)
     if not hosts and "://" in body:
-        found = _HOST.findall(prose.ends(body, _MAX_RAW_BODY_CHARS))[:200]
+        found = _HOST.findall(prose.ends(body, MAX_RAW_BODY_CHARS))[:200]
         hosts = [host.lower().removeprefix("www.").rstrip(".") for host in found]
     facts = []
     if attached:

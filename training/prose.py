@@ -7,6 +7,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 _CONTROLS: Final = bytes([*range(9), *range(14, 32), 127])
@@ -41,7 +42,7 @@ _OTHER: Final = "\u0370-\u03ff\u0400-\u052f"
 _SEAM: Final = re.compile(rf"[A-Za-z][{_OTHER}]|[{_OTHER}][A-Za-z]")
 _MIXED: Final = re.compile(rf"\w{{0,32}}(?:{_SEAM.pattern})\w{{0,32}}")
 _MARKERS: Final = ("hidden", "split", "zw", "mixed", "styled")
-_MARKER: Final = re.compile(rf"\[({'|'.join(_MARKERS)})\]")
+MARKER: Final = re.compile(rf"\[({'|'.join(_MARKERS)})\]")
 _SEPARATOR: Final = re.compile(r"\n[ \t]*(?:[_=-]{5}[^\n]*|-- ?\r?)(?=\n)")
 _LIST_WORDS: Final = (  # `without_list_footer` looks for a part of each first
     "listinfo",
@@ -93,10 +94,19 @@ def ends(text: str, limit: int) -> str:
 
 def tricks(subject: str, body: str) -> str:
     """How often each marker stands in a mail: 'hidden 2, zw 1'; '' for none."""
-    found = _MARKER.findall(body)
+    found = MARKER.findall(body)
     if "[" in subject:
-        found += _MARKER.findall(subject)
+        found += MARKER.findall(subject)
     return ", ".join(f"{name} {found.count(name)}" for name in _MARKERS if name in found)
+
+
+@lru_cache(maxsize=4096)
+def remains(character: str) -> str:
+    """What `clean` leaves of a character by itself: '' of one that it drops, and of a blank."""
+    if _STYLED.match(character):
+        return unicodedata.normalize("NFKC", character)
+    gone = character.isspace() or _GONE.match(character) or _ZW_ANY.match(character)
+    return "" if gone else character
 
 
 def without_list_footer(body: str) -> str:

@@ -29,6 +29,36 @@ def encode(
     return [list(shorten(of_mail, max_length, head)) for of_mail in ids]
 
 
+def located(
+    tokenizer: Tokenizer, text: str, max_length: int, head: float
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The token ids of a text as `encode` gives them, and where each stands in it.
+
+    A token is `text[start:end]`, whatever the tokenizer makes of that; the tokenizer's own marks
+    stand nowhere, and have two equal ends.
+    """
+    chars = max_length * _CHARS_PER_TOKEN
+    encoding = tokenizer.encode(_clip(text, chars, head))
+    spans = encoding.offsets
+    if len(text) > chars:
+        first = round(chars * head)
+        spans = [_unclipped(span, first, len(text) - chars - 1) for span in spans]
+    kept = list(shorten(list(range(len(spans))), max_length, head))
+    ids = encoding.ids
+    return [ids[i] for i in kept], [spans[i] for i in kept]
+
+
+def _unclipped(span: tuple[int, int], first: int, gone: int) -> tuple[int, int]:
+    """Where in the text a span of the clipped one stands; no token has more than the blank."""
+    start, end = span
+    if end <= first:  # the tokenizer's last mark too, which has nothing but zeros
+        return span
+    if start > first:
+        return start + gone, end + gone
+    # Some tokenizers put the blank before a word into its token; of two ends the longer is meant.
+    return (start, first) if first - start > end - first - 1 else (first + 1 + gone, end + gone)
+
+
 def shorten(ids: Ids, max_length: int, head: float) -> Ids:
     """At most `max_length` of a mail's token ids, cut as `encode` does; they may be cut before."""
     if len(ids) <= max_length:

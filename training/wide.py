@@ -55,14 +55,19 @@ def counted(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mail, bucket and count of each distinct n-gram of each mail, int64, in that order."""
     owners = np.repeat(np.arange(len(lengths)), lengths)
+    single, pairs = places(flat, buckets)
+    within = owners[1:] == owners[:-1]
+    codes = np.concatenate([owners, owners[1:][within]]) * buckets
+    codes, counts = np.unique(codes + np.concatenate([single, pairs[within]]), return_counts=True)
+    return codes // buckets, codes % buckets, counts
+
+
+def places(flat: np.ndarray, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """The bucket of each token, int64 [tokens], and of it with the next one, int64 [tokens - 1]."""
     single = mixed(flat.astype(np.uint64))
     pairs = mixed(single[:-1] ^ mixed(flat[1:].astype(np.uint64) ^ _SECOND))
-    within = owners[1:] == owners[:-1]
     size = np.uint64(buckets)
-    places = np.concatenate([single % size, pairs[within] % size]).astype(np.int64)
-    codes = np.concatenate([owners, owners[1:][within]]) * buckets + places
-    codes, counts = np.unique(codes, return_counts=True)
-    return codes // buckets, codes % buckets, counts
+    return (single % size).astype(np.int64), (pairs % size).astype(np.int64)
 
 
 class Wide(nn.Module):

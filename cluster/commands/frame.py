@@ -32,7 +32,8 @@ ConfigFile = Annotated[
 ]
 
 _WRONG_INPUT = (
-    "BundleError", "ConfigError", "MailError", "ModelNotFound", "RunNameError", "SourceError",
+    "BundleError", "ConfigError", "MailError", "ModelNotFound", "NotExplainableError",
+    "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
     "BusyError", "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError",

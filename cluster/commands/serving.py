@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.table import Table
 
 from cluster.commands.evaluation import located
+from cluster.commands.explanation import explained, shown
 from cluster.commands.frame import Address, Json, Overrides, command
 from cluster.console import Console
 from cluster.session import ray_session
@@ -92,6 +94,9 @@ def classify(
     operating_point: Annotated[
         str, typer.Option(help="auto, strict, balanced, lenient or none; without --url.")
     ] = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words and facts decide; without --url.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Say of each mail what it is. Exit code 2 if one of the files is no mail.
@@ -105,6 +110,8 @@ def classify(
             raise ConfigError(
                 f"--operating-point: one of {', '.join(points)}, got {operating_point!r}"
             )
+        if explain and url:
+            raise ConfigError("--explain: needs a model here; a server has POST /v1/explain")
         mails = dict(enumerate(files))
         raws, faults = _read(mails)
         with console.stage("classify") as stage:
@@ -117,6 +124,8 @@ def classify(
                 verdicts[number] = verdict
                 stage.update(f"{len(verdicts):,} of {len(raws):,} mails", len(verdicts), len(raws))
             stage.update(f"{len(verdicts):,} mails")
+        if explain:
+            _explain(console, model, {number: raws[number] for number in verdicts}, verdicts)
         rows = Table("verdict", "probability", "file", box=None, show_header=False, pad_edge=False)
         for number, file in mails.items():
             if number in verdicts:
@@ -129,9 +138,20 @@ def classify(
             {"file": file} | (verdicts.get(number) or {"error": faults[number]})
             for number, file in mails.items()
         ]
-        console.result(rows, {"mails": answers})
+        reasons = [shown(mails[n], v, v["explanation"]) for n, v in verdicts.items() if explain]
+        console.result(Group(rows, *reasons), {"mails": answers})
         if faults:
             raise typer.Exit(2)
+
+
+def _explain(
+    console: Console, model: str, raws: dict[int, bytes], verdicts: dict[int, dict[str, Any]]
+) -> None:
+    """Add to each verdict its explanation."""
+    with console.stage("explain") as stage:
+        for done, (number, found) in enumerate(explained(model, raws), 1):
+            verdicts[number]["explanation"] = found
+            stage.update(f"{done:,} of {len(raws):,} mails", done, len(raws))
 
 
 def _read(mails: dict[int, Path]) -> tuple[dict[int, bytes], dict[int, str]]:

@@ -44,6 +44,19 @@ def test_mails_that_are_none_are_named_and_the_others_judged(
     assert {answers["base64.eml"]["label"], answers["bodyless.eml"]["label"]} <= {"ham", "spam"}
 
 
+def test_a_mail_is_explained(mailray: Mailray, bundle: Path, tmp_path: Path) -> None:
+    mail = tmp_path / "a.eml"
+    mail.write_bytes(b"Subject: Lunch\nReply-To: a@b.example\n\nAt [bold]noon[/bold]?\n")
+    (tmp_path / "none.eml").write_bytes(b"")
+    words = ["classify", str(mail), str(tmp_path / "none.eml"), "--model", str(bundle), "--explain"]
+    said = mailray(*words, "--json")
+    assert said.code == 2
+    explained, fault = said.json["mails"]
+    assert "explanation" not in fault
+    assert explained["explanation"]["text"].startswith("subject: Lunch")
+    assert "Lunch" in [span["text"] for span in explained["explanation"]["spans"]]
+
+
 @pytest.mark.parametrize(
     ("words", "said_lines"),
     [
@@ -57,6 +70,7 @@ def test_mails_that_are_none_are_named_and_the_others_judged(
         (["tune", "trials=0"], ["trials: input should be greater"]),
         (["evaluate", "--split", "half"], ["--split: one of train, validation, test, all"]),
         (["evaluate", "--model", "no/such"], ["no/such: neither a bundle directory nor NAME"]),
+        (["classify", "x", "--explain", "--url", "http://a.example"], ["--explain: needs a model"]),
         (["compare", "absent", "absent"], ["no model absent is registered"]),
         (["compare", "a", "b", "--split", "train"], ["--split: one of test, validation"]),
         (["report", "absent"], ["no model absent is registered"]),

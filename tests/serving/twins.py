@@ -1,4 +1,4 @@
-"""An engine without weights, and an API over it, for the tests of who may call and what is kept."""
+"""The twin behind tokens and with feedback, for the tests of who may call and what is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -7,30 +7,11 @@ import httpx
 
 from serving.access import Access
 from serving.api import build_api
-from serving.classifier import ModelInfo, Verdict
-from serving.engine import Scored, Timings
 from serving.feedback.keeper import Keeper
 from serving.tokens import Token, edited
+from tests.serving.twin import JSON, MAIL, RFC822, Twin
 
-MAIL = b"From: Ann <ann@example.org>\nSubject: Lunch\n\nAt noon?\n"
-JSON = {"Content-Type": "application/json"}
-RFC822 = {"Content-Type": "message/rfc822"}
-
-
-class Twin:
-    """Says ham, or fails as it is told."""
-
-    model = ModelInfo("twin", "3", ("ham", "spam"), False, 1, (), 64, "fp32")
-
-    def __init__(self) -> None:
-        self.ready = True
-        self.fault: Exception | None = None
-
-    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
-        if self.fault:
-            raise self.fault
-        verdict = Verdict("ham", ("ham",), 0.75, {"ham": 0.75, "spam": 0.25}, "twin", "3")
-        return Scored(verdict, Timings(1.0, 2.0, 3.0))
+__all__ = ["JSON", "MAIL", "RFC822", "Twin", "app_of", "client_of", "token_in"]
 
 
 def app_of(

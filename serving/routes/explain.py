@@ -1,0 +1,87 @@
+"""POST /v1/explain: which words and facts of a mail speak for a label, and how much."""
+
+from dataclasses import asdict
+from typing import Final
+
+from fastapi import APIRouter, Request
+
+from serving import mails, payload
+from serving.errors import ApiError, answers
+from serving.explained import Explained
+from serving.openapi import operation
+from serving.request_ids import request_id
+from serving.service import Service
+
+_TOP: Final = 10
+_MOST_TOP: Final = 1_000
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes over a service."""
+    router = APIRouter(tags=["explain"])
+    document = operation(payload.JSON, payload.RFC822)
+    document["parameters"] = [*document["parameters"], *_PARAMETERS]
+
+    @router.post(
+        "/v1/explain",
+        responses=answers(
+            "malformed_json",
+            "not_a_mail",
+            "incomplete",
+            "too_slow",
+            "invalid_header",
+            "too_large",
+            "unsupported_content_type",
+            "invalid_fields",
+            "overloaded",
+            "not_explainable",
+            "not_ready",
+            "deadline_exceeded",
+        ),
+        openapi_extra=document,
+    )
+    async def explain(request: Request) -> Explained:
+        """Say which words of one mail, sent as to /v1/classify, speak for or against a label."""
+        service.require_ready()
+        deadline = service.deadline(request)
+        label, top = _asked(request, service.engine.model.labels)
+        media = payload.content_type(request, (payload.JSON, payload.RFC822))
+        reasons = getattr(service.engine, "explain", None)
+        if reasons is None:
+            raise ApiError("not_explainable", "this server has no means to explain")
+        with service.permits.one():
+            text, fields = await service.read(request, mails.original, media, service.options)
+            found = await reasons(text, mail=fields, label=label, deadline=deadline)
+        heaviest = [asdict(span) for span in found.top(top)]
+        told = asdict(found) | {"top": heaviest, "request_id": request_id(request)}
+        return Explained(**told)
+
+    return router
+
+
+_PARAMETERS: Final = [
+    {
+        "name": "label",
+        "in": "query",
+        "description": "The label to explain; by default the second of two, the most probable of "
+        "more.",
+        "schema": {"type": "string"},
+        "example": "spam",
+    },
+    {
+        "name": "top",
+        "in": "query",
+        "description": "How many spans `top` has at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": _MOST_TOP, "default": _TOP},
+    },
+]
+
+
+def _asked(request: Request, labels: tuple[str, ...]) -> tuple[str | None, int]:
+    query = request.query_params
+    label, top = query.get("label"), query.get("top", str(_TOP))
+    if label is not None and label not in labels:
+        raise ApiError("invalid_fields", f"label: one of {', '.join(labels)}, got {label[:80]!a}")
+    if not (top.isascii() and top.isdigit() and len(top) < 6 and 1 <= int(top) <= _MOST_TOP):
+        raise ApiError("invalid_fields", f"top: 1 to {_MOST_TOP:,}, got {top[:80]!a}")
+    return label, int(top)
