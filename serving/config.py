@@ -39,6 +39,8 @@ class ServeConfig(Section):
     request_timeout_ms: float = Field(default=30_000.0, gt=0, le=600_000)
     """A request that has no verdict by then is answered 504; `X-Request-Timeout-Ms` asks for
     less."""
+    page: bool = True
+    """Whether there is a page for people at `/`."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""

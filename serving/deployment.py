@@ -65,6 +65,7 @@ class Replica:
             max_in_flight=self._config.max_in_flight,
             max_body_bytes=self._config.max_body_bytes,
             timeout_ms=self._config.request_timeout_ms,
+            with_page=self._config.page,
         )
 
     def __del__(self) -> None:
