@@ -123,13 +123,18 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.file = file
-        self.public = frozenset(OPEN) | {path for path, area in AREAS.items() if area in public}
+        self._public = frozenset(public)
         self._open_to_all = open_to_all
         self._replicas = replicas
         self._clock = clock
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._seen, self._looked = self._stamp(), clock()
         self._tokens = read(file) if file else ()
+
+    def public(self, path: str) -> bool:
+        """Whether a path needs no token; the page's own files are as public as the page."""
+        area = "page" if path.startswith("/page/") else AREAS.get(path)
+        return path in OPEN or area in self._public
 
     def caller(self, scope: AsgiScope) -> Caller:
         """Who this is.
@@ -138,7 +143,7 @@ class Access:
             ApiError: they may not make this call, or not now.
         """
         path = _path(scope)
-        if path in self.public:
+        if self.public(path):
             return Caller()
         if self.file is None:
             if not self._open_to_all and not _local(scope):
@@ -245,7 +250,7 @@ def secured(document: dict[str, Any], access: Access) -> dict[str, Any]:
         }
     }
     for path, methods in document["paths"].items():
-        if path in access.public:
+        if access.public(path):
             continue
         kind_of_body = "InferenceError" if path.startswith("/v2") else "ErrorBody"
         reference = {"$ref": f"#/components/schemas/{kind_of_body}"}

@@ -4,8 +4,9 @@
     POST /v1/classify/raw    message/rfc822 or application/octet-stream
     POST /v1/explain         as /v1/classify: which words and facts speak for a label
     POST /v1/feedback        what a mail really was; DELETE /v1/feedback/{id} erases it
-    GET  /v1/models          what answers
+    GET  /v1/models          what answers; /v1/models/{name}/card has its card and curves
     /v2                      the Open Inference Protocol
+    GET  /                   a page for people
     GET  /healthz, /readyz, /docs, /openapi.json
 
 Each module of `serving.routes` has some of them. What can be refused, and with which status,
@@ -21,7 +22,7 @@ from serving.engine import Engine
 from serving.errors import answers, install
 from serving.feedback.keeper import Keeper
 from serving.request_ids import RequestIds
-from serving.routes import classify, explain, feedback, health, models, v2
+from serving.routes import card, classify, explain, feedback, health, models, page, v2
 from serving.service import Permits, Service
 
 
@@ -35,6 +36,7 @@ def build_api(
     body_timeout_s: float = 30.0,
     access: Access | None = None,
     keeper: Keeper | None = None,
+    with_page: bool = True,
 ) -> FastAPI:
     """The ASGI application over an engine; it takes feedback where there is a keeper of it."""
     access = access or Access(None)
@@ -52,7 +54,8 @@ def build_api(
     service = Service(
         engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails, body_timeout_s
     )
-    for module in (classify, explain, models, v2, health):
+    modules = (classify, explain, models, card, v2, health, *([page] if with_page else []))
+    for module in modules:
         app.include_router(module.routes(service))
     if keeper is not None:
         app.include_router(feedback.routes(service, keeper))

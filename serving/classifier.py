@@ -55,6 +55,8 @@ class ModelInfo:
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
     precision: Literal["bf16", "fp32"]
+    bundle: Path | None = None
+    """Where its card lies; no answer tells it."""
 
 
 class TextClassifier(Protocol):
@@ -103,6 +105,7 @@ class Classifier:
             extras=bundle.extras,
             max_length=bundle.read_length,
             precision=self.scorer.precision,
+            bundle=bundle.path,
         )
 
     def text(self, raw: bytes) -> str:

@@ -55,6 +55,8 @@ class ServeConfig(Section):
     """How long an explanation may take; one that is not exact by then says so."""
     explain_in_flight: int = Field(default=2, ge=1)
     """Mails that a replica explains at once, one after another; the next one is answered 429."""
+    page: bool = True
+    """Whether there is a page for people at `/`."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
     max_body_bytes: int = Field(default=MAX_MAIL_BYTES, ge=1, le=MAX_MAIL_BYTES)
     """The largest request body; a larger one is answered 413."""

@@ -82,6 +82,7 @@ class Replica:
             body_timeout_s=self._config.body_timeout_s,
             access=self._access,
             keeper=self._keeper,
+            with_page=self._config.page,
         )
 
     def __del__(self) -> None:

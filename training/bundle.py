@@ -1,7 +1,7 @@
 """A bundle: one directory that holds a trained model and all that is needed to use it.
 
     bundle.json          labels, head, mail-text version, maximum length, versions, metrics,
-                         what each epoch gave, and of what the model was made
+                         curves, what each epoch gave, and of what the model was made
     config.yaml          the resolved training config
     encoder.json         the encoder's architecture
     model.safetensors    the weights, float32
@@ -76,6 +76,9 @@ class Bundle:
     """Of two labels, one of which a mail has; fitted on the validation mails."""
     epochs: tuple[dict[str, Any], ...] = ()
     """A row for each epoch of the run, as `training.checkpoint.epochs` gives them."""
+    curves: dict[str, Any] = field(default_factory=dict)
+    """By label, what `training.curve.Curve.told` gives of the test mails; of two labels, one of
+    which a mail has, the second alone."""
     provenance: dict[str, str] = field(default_factory=dict)
     """As `training.provenance` gives it, and the SHA-256 of the checkpoint's `weights`."""
 
@@ -148,6 +151,7 @@ def load(path: Path) -> Bundle:
             temperature=float(facts.get("temperature", 1.0)),
             points=tuple(OperatingPoint(**point) for point in facts.get("points", ())),
             epochs=tuple(dict(row) for row in facts.get("epochs", ())),
+            curves=dict(facts.get("curves", {})),
             provenance=dict(facts.get("provenance", {})),
         )
     except BundleError:
@@ -173,6 +177,7 @@ def save(
     temperature: float = 1.0,
     points: Sequence[OperatingPoint] = (),
     epochs: Sequence[dict[str, Any]] = (),
+    curves: dict[str, Any] | None = None,
     provenance: dict[str, str] | None = None,
 ) -> Bundle:
     """Write a bundle; `path` is replaced as a whole."""
@@ -200,6 +205,7 @@ def save(
         temperature=temperature,
         points=tuple(points),
         epochs=tuple(epochs),
+        curves=curves or {},
         provenance=provenance or {},
     )
     (new / "README.md").write_text(card(bundle, config), "utf-8")

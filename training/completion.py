@@ -15,7 +15,7 @@ from training.baselines import baselines
 from training.bundle import Bundle
 from training.calibration import temperature
 from training.checkpoint import MODEL, weights_digest
-from training.evaluation import score
+from training.evaluation import Scored, score
 from training.home import Home
 from training.mails import Mails
 from training.model import build
@@ -151,8 +151,16 @@ def bundled(
     return bundles.save(
         place, model, words, config, version=run.path.name, metrics=metrics, temperature=heat,
         points=points, epochs=epochs,
+        curves=_curves(test),
         provenance=provenance(mails) | {"weights": weights_digest(checkpoint)},
     )  # fmt: skip
+
+
+def _curves(test: Scored) -> dict[str, Any]:
+    """As `Bundle.curves` has them; of two labels the curve of the second tells the first's too."""
+    two = not test.labels.multi and len(test.labels.names) == 2
+    found = test.by_label if not two else {test.labels.names[1]: test.positive}
+    return {label: curve.told() for label, curve in found.items()}
 
 
 def _baselines(run: Run, mails: Mails, home: Home, stages: Stages) -> dict[str, Any]:

@@ -9,8 +9,12 @@ not. Shards of an evaluation are counted apart and added up; means of batches ar
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
+
+_TOLD: Final = 400
+"""Corners of a curve that are told; half of them the first ones, where false positives are few."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +125,32 @@ class Curve:
         """The expected calibration error (ECE): the mean distance of score and share."""
         said, true, mails = self.calibration()
         return float(np.nansum(np.abs(said - true) * mails) / mails.sum())
+
+    def told(self) -> dict[str, Any]:
+        """As plain values, to draw it: a few kilobytes, and exact for up to 400 corners.
+
+        `yes` and `no` count the mails. `roc` has [mails without the label, mails with it, threshold
+        or None] of those taken, a row for each corner of the ROC curve; `calibration` has [mean
+        score, share that has the label, mails] of each tenth that has mails.
+        """
+        thresholds = self.roc[2]
+        no = np.concatenate([[0], np.cumsum(self.no[::-1])])
+        yes = np.concatenate([[0], np.cumsum(self.yes[::-1])])
+        # Where the direction changes; the ends are corners.
+        bent = np.diff(no)[1:] * np.diff(yes)[:-1] != np.diff(no)[:-1] * np.diff(yes)[1:]
+        corners = np.flatnonzero(np.concatenate([[True], bent, [True]]))
+        if len(corners) > _TOLD:
+            half = _TOLD // 2
+            spread = np.linspace(half, len(corners) - 1, half).astype(int)
+            corners = corners[np.concatenate([np.arange(half), spread])]
+        said, true, mails = self.calibration(10)
+        return {
+            "yes": int(yes[-1]),
+            "no": int(no[-1]),
+            "roc": [
+                [int(no[at]), int(yes[at]), float(thresholds[at]) if at else None] for at in corners
+            ],
+            "calibration": [
+                [float(said[at]), float(true[at]), int(mails[at])] for at in np.flatnonzero(mails)
+            ],
+        }

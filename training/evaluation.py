@@ -57,6 +57,13 @@ class Scored:
         """Of two labels, one of which a mail has, the scores of the second."""
         return Curve.of(self.truth == 1, self.scores[:, 1])
 
+    @property
+    def by_label(self) -> dict[str, Curve]:
+        """A curve for each label, against the rest."""
+        names = self.labels.names
+        has = self.truth if self.labels.multi else self.truth[:, None] == np.arange(len(names))
+        return {name: Curve.of(has[:, at], self.scores[:, at]) for at, name in enumerate(names)}
+
     def cut(self, at: int) -> tuple["Scored", "Scored"]:
         """The first so many mails, and the others."""
         first, rest = (

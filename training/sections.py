@@ -11,8 +11,6 @@ from markupsafe import Markup
 
 from training import figures, page
 from training.assessment import Evaluation
-from training.curve import Curve
-from training.evaluation import Scored
 from training.wording import FIGURES, headline, number, percents, spread, with_spread
 
 _PLOTTED: Final = 12
@@ -90,7 +88,7 @@ def curves(evaluation: Evaluation) -> Markup:
     """ROC and precision against recall: of two labels with the baselines, else a line a label."""
     scored = evaluation.scored
     if scored.labels.multi or len(scored.labels.names) != 2:
-        found, band = by_label(scored), False
+        found, band = scored.by_label, False
     else:
         others = {name: other.positive for name, other in (evaluation.baselines or {}).items()}
         found, band = {"this model": scored.positive} | others, True
@@ -114,7 +112,7 @@ def probabilities(evaluation: Evaluation) -> Markup:
     """Whether 0.9 means nine of ten, and how the scores of each class lie."""
     scored = evaluation.scored
     names, two = scored.labels.names, not scored.labels.multi and len(scored.labels.names) == 2
-    each = by_label(scored)
+    each = scored.by_label
     if two:
         whole, what = each[names[1]], names[1]
         shown = [figures.histogram(whole, names[1], names[0], evaluation.points)]
@@ -156,10 +154,3 @@ def labels(evaluation: Evaluation) -> Markup:
         for name in evaluation.scored.labels.names
     ]
     return page.table(("label", "mails", *keys.values()), rows, "One label against the rest")
-
-
-def by_label(scored: Scored) -> dict[str, Curve]:
-    """A curve for each label, against the rest."""
-    names = scored.labels.names
-    has = scored.truth if scored.labels.multi else scored.truth[:, None] == np.arange(len(names))
-    return {name: Curve.of(has[:, at], scored.scores[:, at]) for at, name in enumerate(names)}

@@ -53,11 +53,12 @@ def test_what_is_no_mail_is_an_error_of_the_caller(classifier: Classifier, raw: 
         classifier.classify_raw([MAILS[0], raw])
 
 
-def test_the_info_says_what_the_model_reads(classifier: Classifier) -> None:
+def test_the_info_says_what_the_model_reads(classifier: Classifier, bundle: Bundle) -> None:
     info = classifier.info
     assert (info.name, info.version, info.labels) == ("mailray-spam", "7", ("ham", "spam"))
     assert (info.max_length, info.precision) == (64, "fp32")
     assert info.mail_text_version == MAIL_TEXT_VERSION
+    assert info.bundle == bundle.path
 
 
 def test_a_directory_without_a_bundle_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Headless Chromium, driven by its DevTools protocol over a pipe: no driver, no port.
 
 with browser() as chromium:
-    chromium.open(file, width=360)
+    chromium.open(file, width=360)       # or a URL
+    chromium.until("ready"), chromium.press("Tab"), chromium.type("text"), chromium.dark(True)
     chromium.value("document.title"), chromium.faults, chromium.pdf(), chromium.screenshot()
 """
 
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,8 @@ class Chromium:
         """What the console said, exceptions, and what could not be loaded."""
         self.requests: list[str] = []
         """Addresses that the page asked for."""
+        self.dialogs: list[str] = []
+        """What the page said in dialogs, which stay open."""
         self._events: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
@@ -43,14 +47,16 @@ class Chromium:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
-    def open(self, file: Path, *, width: int, height: int = 800) -> None:
-        """Load a file at a window's size, as a phone does where it is narrow."""
+    def open(self, file: Path | str, *, width: int, height: int = 800) -> None:
+        """Load a file or URL at a window's size, as a phone does where it is narrow."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                    deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         self.faults.clear()
         self.requests.clear()
+        self.dialogs.clear()
         self._events.clear()
-        self._call("Page.navigate", url=file.absolute().as_uri())
+        address = file if isinstance(file, str) else file.absolute().as_uri()
+        self._call("Page.navigate", url=address)
         while "Page.loadEventFired" not in self._events:
             self._take(self._read())
 
@@ -59,6 +65,29 @@ class Chromium:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, script: str, seconds: float = 30.0) -> None:
+        """Wait until an expression is true in the page."""
+        end = time.monotonic() + seconds
+        while not self.value(f"Boolean({script})"):
+            assert time.monotonic() < end, (script, self.faults)
+            time.sleep(0.02)
+
+    def dark(self, on: bool) -> None:
+        """What the page is told that its reader prefers."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def press(self, key: str, *, code: int = 0, modifiers: int = 0) -> None:
+        """A key of the keyboard, as `Tab` (9) or `Enter` (13); modifiers: 2 Ctrl, 8 Shift."""
+        named: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self._call("Input.dispatchKeyEvent", type="keyDown", modifiers=modifiers, **named, **text)
+        self._call("Input.dispatchKeyEvent", type="keyUp", modifiers=modifiers, **named)
+
+    def type(self, text: str) -> None:
+        """Text at the cursor."""
+        self._call("Input.insertText", text=text)
 
     def screenshot(self) -> bytes:
         """The whole page as PNG."""
@@ -104,6 +133,8 @@ class Chromium:
         if name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded",
                     "Network.loadingFailed"):  # fmt: skip
             self.faults.append(json.dumps(said))
+        if name == "Page.javascriptDialogOpening":
+            self.dialogs.append(said["message"])
         if name == "Network.requestWillBeSent":
             self.requests.append(said["request"]["url"])
 

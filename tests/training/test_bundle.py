@@ -48,22 +48,24 @@ def test_a_bundle_scores_as_the_model_did(bundle: Bundle, config: TrainConfig) -
     np.testing.assert_allclose(scorer.score(tokens), expected, atol=1e-6)
 
 
-def test_epochs_and_provenance_come_back(tmp_path: Path, config: TrainConfig) -> None:
+def test_epochs_curves_and_provenance_come_back(tmp_path: Path, config: TrainConfig) -> None:
     rows = [{"epoch": 1, "train_loss": None, "val_loss": 0.5, "best": True}]
     saved = save(
         tmp_path / "bundle", build(config.model, 2, 64), tokenizer("tiny"), config, version="1",
-        metrics={}, epochs=rows, provenance={"commit": "abc"},
+        metrics={}, epochs=rows, curves={"spam": {"yes": 1}}, provenance={"commit": "abc"},
     )  # fmt: skip
     loaded = load(saved.path)
     assert loaded == saved
     assert (loaded.epochs, loaded.provenance) == (tuple(rows), {"commit": "abc"})
+    assert loaded.curves == {"spam": {"yes": 1}}
 
 
-def test_an_older_bundle_has_neither(bundle: Bundle) -> None:
+def test_an_older_bundle_has_none_of_them(bundle: Bundle) -> None:
     facts = json.loads((bundle.path / "bundle.json").read_text())
-    del facts["epochs"], facts["provenance"]
+    del facts["epochs"], facts["curves"], facts["provenance"]
     (bundle.path / "bundle.json").write_text(json.dumps(facts))
-    assert (load(bundle.path).epochs, load(bundle.path).provenance) == ((), {})
+    old = load(bundle.path)
+    assert (old.epochs, old.curves, old.provenance) == ((), {}, {})
 
 
 def test_saving_again_replaces_the_whole(bundle: Bundle, config: TrainConfig) -> None:

@@ -1,5 +1,7 @@
 """Figures from counts: as scikit-learn has them, however the mails were sharded."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -82,3 +84,34 @@ def test_intervals_hold_what_they_promise() -> None:
 def test_the_interval_of_a_proportion_is_exact() -> None:
     assert proportion(0, 100) == pytest.approx((0.0, 0.03622), abs=1e-5)
     assert np.isnan(proportion(0, 0)).all()
+
+
+@pytest.mark.parametrize("digits", [1, 3, 7])
+def test_what_is_told_of_a_curve_draws_the_same_curve(digits: int) -> None:
+    curve = Curve.of(*_mails(1001, 4, digits))
+    told = json.loads(json.dumps(curve.told()))
+    no, yes, thresholds = zip(*told["roc"], strict=True)
+    assert (told["no"], told["yes"]) == (curve.no.sum(), curve.yes.sum()) == (no[-1], yes[-1])
+    assert (no[0], yes[0], thresholds[0]) == (0, 0, None)
+    drawn = np.trapezoid(yes, no) / (no[-1] * yes[-1])
+    assert drawn == pytest.approx(curve.auc, abs=1e-9)
+    assert len(told["roc"]) <= 400
+    for threshold, *counts in zip(thresholds[1:], no[1:], yes[1:], strict=True):
+        assert curve.taken(threshold) == tuple(counts)
+    assert sum(mails for _, _, mails in told["calibration"]) == 1001
+
+
+def test_what_is_told_of_many_mails_keeps_the_first_corners_and_the_ends() -> None:
+    curve = Curve.of(*_mails(20_000, 5))
+    told = curve.told()
+    assert len(told["roc"]) == 400
+    assert told["roc"][-1][:2] == [int(curve.no.sum()), int(curve.yes.sum())]
+    for rate in (0.001, 0.005):
+        allowed = rate * told["no"]
+        recall = max(yes for no, yes, _ in told["roc"] if no <= allowed) / told["yes"]
+        assert recall == pytest.approx(curve.recall_at(rate), abs=0.005)
+
+
+def test_a_curve_of_one_label_can_be_told() -> None:
+    told = Curve.of(np.ones(3, bool), np.array([0.2, 0.5, 0.9])).told()
+    assert (told["yes"], told["no"], told["roc"][-1][:2]) == (3, 0, [0, 3])
