@@ -1,7 +1,7 @@
 """POST /v1/explain: which words and facts of a mail speak for a label, and how much."""
 
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
@@ -20,7 +20,7 @@ def routes(service: Service) -> APIRouter:
     """The routes over a service."""
     router = APIRouter(tags=["explain"])
     document = operation(payload.JSON, payload.RFC822)
-    document["parameters"] = [*document["parameters"], *_PARAMETERS]
+    document["parameters"] = [*document["parameters"], *_parameters(service.engine.model.labels)]
 
     @router.post(
         "/v1/explain",
@@ -59,22 +59,22 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-_PARAMETERS: Final = [
-    {
-        "name": "label",
-        "in": "query",
-        "description": "The label to explain; by default the second of two, the most probable of "
-        "more.",
-        "schema": {"type": "string"},
-        "example": "spam",
-    },
-    {
-        "name": "top",
-        "in": "query",
-        "description": "How many spans `top` has at most.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": _MOST_TOP, "default": _TOP},
-    },
-]
+def _parameters(labels: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "label",
+            "in": "query",
+            "description": "The label to explain; by default the second of two, the most probable of "
+            "more.",
+            "schema": {"type": "string", "enum": list(labels)},
+        },
+        {
+            "name": "top",
+            "in": "query",
+            "description": "How many spans `top` has at most.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": _MOST_TOP, "default": _TOP},
+        },
+    ]
 
 
 def _asked(request: Request, labels: tuple[str, ...]) -> tuple[str | None, int]:

@@ -80,7 +80,9 @@ def carded(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Path:
 
 def test_each_file_is_served_with_a_strict_policy_and_asked_about_again(carded: Path) -> None:
     files = sorted(file.name for file in page.FOLDER.iterdir())
-    with TestClient(build_api(Twin(), max_in_flight=1, max_body_bytes=LIMIT)) as client:
+    with TestClient(
+        build_api(Twin(), max_in_flight=1, max_body_bytes=LIMIT), client=("127.0.0.1", 1)
+    ) as client:
         assert page.paths() == {"/"} | {f"/page/{name}" for name in files if name != "index.html"}
         for path in page.paths():
             answer = client.get(path)
@@ -110,7 +112,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_has_nothing_inline() -> None:
 
 def test_a_server_can_be_without_it() -> None:
     app = build_api(Twin(), max_in_flight=1, max_body_bytes=LIMIT, with_page=False)
-    with TestClient(app) as client:
+    with TestClient(app, client=("127.0.0.1", 1)) as client:
         assert [client.get(path).status_code for path in ("/", "/page/page.js")] == [404, 404]
         assert not any(
             "page" in path or path == "/" for path in client.get("/openapi.json").json()["paths"]
@@ -118,7 +120,9 @@ def test_a_server_can_be_without_it() -> None:
 
 
 def test_the_card_has_text_curves_and_no_path(carded: Path) -> None:
-    with TestClient(build_api(Twin(carded), max_in_flight=1, max_body_bytes=LIMIT)) as client:
+    with TestClient(
+        build_api(Twin(carded), max_in_flight=1, max_body_bytes=LIMIT), client=("127.0.0.1", 1)
+    ) as client:
         answer = client.get("/v1/models/twin/card")
         told = answer.json()
         assert (told["name"], told["version"], told["labels"]) == ("twin", "3", ["ham", "spam"])
@@ -131,7 +135,9 @@ def test_the_card_has_text_curves_and_no_path(carded: Path) -> None:
 
 def test_without_a_bundle_there_is_no_card(tmp_path: Path) -> None:
     for bundle in (None, tmp_path / "gone"):
-        with TestClient(build_api(Twin(bundle), max_in_flight=1, max_body_bytes=LIMIT)) as client:
+        with TestClient(
+            build_api(Twin(bundle), max_in_flight=1, max_body_bytes=LIMIT), client=("127.0.0.1", 1)
+        ) as client:
             answer = client.get("/v1/models/twin/card")
             assert answer.status_code == 404
             assert str(tmp_path) not in answer.text
