@@ -11,6 +11,7 @@ from cluster.commands import (
     doctor,
     evaluation,
     jobs,
+    models,
     quickstart,
     remote,
     reports,
@@ -29,6 +30,7 @@ app = typer.Typer(
 data.app.command()(suspects.suspects)
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
 for command in (
     training.train,
     evaluation.evaluate,

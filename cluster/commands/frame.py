@@ -32,7 +32,8 @@ ConfigFile = Annotated[
 ]
 
 _WRONG_INPUT = (
-    "BundleError", "ConfigError", "MailError", "ModelNotFound", "RunNameError", "SourceError",
+    "BundleError", "ConfigError", "MailError", "ModelNotFound", "PromotionError", "RunNameError",
+    "SourceError",
 )  # fmt: skip
 _FAILURE = (
     "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError", "Refused", "RunError",
