@@ -1,7 +1,7 @@
 """What answers behind the API: a `Batcher`, or a twin without weights."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from serving.classifier import ModelInfo, Verdict
 
@@ -43,4 +43,13 @@ class Engine(Protocol):
         Raises:
             ApiError: `overloaded`, `deadline_exceeded`, `not_ready` once closed.
         """
+        ...
+
+
+@runtime_checkable
+class Assigning(Protocol):
+    """An engine over several models."""
+
+    def assigned(self, request_id: str) -> Engine:
+        """The one for a request; a request id always gets the same, while they stay."""
         ...

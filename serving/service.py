@@ -5,15 +5,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
 
 from serving import payload
-from serving.engine import Engine
+from serving.engine import Assigning, Engine
 from serving.errors import ApiError
-from training.mail import MailTextOptions, text_options
+from training.mail import text_options
 
 _ASIDE_BYTES: Final = 64 * 1024
 """Bodies above this are parsed in a thread; for the others the hop costs more than it saves."""
@@ -49,11 +49,11 @@ class Service:
     max_body_bytes: int
     timeout_ms: float = 30_000.0
     """Of a request that does not ask for less."""
-    options: MailTextOptions = field(init=False)
-    """What the model reads of a mail."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", text_options(self.engine.model.extras))
+    def assigned(self, request_id: str) -> Engine:
+        """The engine for one request, which keeps it when another model takes over meanwhile."""
+        engine = self.engine
+        return engine.assigned(request_id) if isinstance(engine, Assigning) else engine
 
     def require_ready(self) -> None:
         """Refuse while the model is not there."""
@@ -80,13 +80,14 @@ class Service:
                 )
         return time.monotonic() + min(asked, self.timeout_ms) / 1000
 
-    async def text(self, request: Request, media: str) -> str:
-        """The mail text of a request whose body is of type `media`."""
+    async def text(self, request: Request, media: str, engine: Engine) -> str:
+        """The mail text, as `engine` reads it, of a request whose body is of type `media`."""
+        options = text_options(engine.model.extras)
         body = await payload.read(request, self.max_body_bytes)
         if len(body) > _ASIDE_BYTES:
-            text = await asyncio.to_thread(payload.text, media, body, self.options)
+            text = await asyncio.to_thread(payload.text, media, body, options)
         else:
-            text = payload.text(media, body, self.options)
+            text = payload.text(media, body, options)
         self.require_ready()  # it may have closed while the body came in
         return text
 

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -97,9 +98,8 @@ def resolve(home: Home, spelling: str) -> Path:
         ModelNotFound: the spelling is wrong, or there is no such model.
         TrackingError: the registry does not answer.
     """
-    wanted = spelled(spelling)
-    mlflow = client(home)
-    return downloaded(home, found(mlflow, wanted))
+    _, place = look_up(home, spelled(spelling))
+    return place()
 
 
 def found(mlflow: Any, wanted: Spelling) -> Any:
@@ -123,6 +123,17 @@ def found(mlflow: Any, wanted: Spelling) -> Any:
         f"no model {wanted} is registered; there are: {', '.join(known) or 'none'}. "
         "Train one with `mailray train`, or name a bundle directory"
     )
+
+
+def look_up(home: Home, wanted: Spelling) -> tuple[str, Callable[[], Path]]:
+    """The version that a spelling stands for now, and how to get its bundle directory.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        TrackingError: the registry does not answer; the second part raises it, too.
+    """
+    version = found(client(home), wanted)
+    return str(version.version), lambda: downloaded(home, version)
 
 
 def trail(mlflow: Any, name: str, alias: str, current: str | None) -> list[str]:

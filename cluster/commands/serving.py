@@ -1,5 +1,6 @@
 """`mailray serve`, `mailray classify`."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def serve(
     with command("serve", json_output=json_output) as console:
         from serving.config import ServeConfig
 
-        config = validate(ServeConfig, {"model": str(located(model).absolute())}, overrides or [])
+        if Path(model).is_dir():
+            model = str(Path(model).absolute())  # replicas have another working directory
+        config = validate(ServeConfig, {"model": model}, overrides or [])
         with served(console, config, address) as url:
             console.result(f"{url}  POST a mail to {url}/v1/classify; Ctrl-C stops", {"url": url})
             wait()
@@ -45,6 +48,9 @@ def serve(
 @contextmanager
 def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     """The URL of a served model, for the time of the block."""
+    from serving import retry
+
+    os.environ.setdefault(retry.VARIABLE, retry.CALLBACK)  # for Serve's proxies, by way of Ray
     with ray_session(address=address, cpus=config.replicas * config.cpus + 2):
         from serving.deployment import start, stop
 

@@ -57,10 +57,12 @@ def routes(service: Service) -> APIRouter:
         service.require_ready()
         deadline = service.deadline(request)
         media = payload.content_type(request, allowed)
+        number = request_id(request)
+        engine = service.assigned(number)
         with service.permits.one():
-            text = await service.text(request, media)
-            scored = await service.engine.classify(text, deadline=deadline)
-        return Answer(**asdict(scored.verdict), request_id=request_id(request))
+            text = await service.text(request, media, engine)
+            scored = await engine.classify(text, deadline=deadline)
+        return Answer(**asdict(scored.verdict), request_id=number)
 
     @router.post(
         "/v1/classify", responses=_REFUSALS, openapi_extra=body(payload.JSON, payload.RFC822)
