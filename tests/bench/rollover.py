@@ -7,7 +7,8 @@ with two replicas, and connections of plain HTTP send one mail after another. Af
 requests the alias moves, after a half a replica is killed with SIGKILL, after three quarters the
 alias moves again, and another replica is killed amid that change. Every answer must be a 200 by a
 version that was current or next while it was asked: the old one until the last replica that served
-it has changed over, as the replicas' journal tells, the new one from the move on.
+it has changed over, as the replicas' journal tells, the new one from the move on. At the end the
+server gets SIGTERM amid requests: those that it had must still be answered.
 
 Prints one JSON line last.
 """
@@ -95,6 +96,7 @@ class Load:
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 self.answers.append(Answer(sent, time.time(), 0, "", repr(error)))
                 reader = None
+                await asyncio.sleep(0.05)
         if writer is not None:
             writer.close()
 
@@ -228,13 +230,14 @@ def serve(home: Home, port: int, *overrides: str) -> "subprocess.Popen[bytes]":
         stderr=(home.root / "serve.log").open("wb"),
         start_new_session=True,
     )  # fmt: skip
-    until = time.monotonic() + 240
+    until = time.monotonic() + 900
     while True:
         with suppress(httpx.HTTPError):
             if httpx.get(f"http://127.0.0.1:{port}/readyz").is_success:
                 return process
         if process.poll() is not None or time.monotonic() > until:
-            process.kill()
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
             raise SystemExit((home.root / "serve.log").read_text())
         time.sleep(0.5)
 
@@ -249,12 +252,33 @@ def measured(requests: int, concurrency: int, *overrides: str) -> dict[str, Any]
         process = serve(home, port, *overrides)
         said("serving")
         try:
-            return asyncio.run(scenario(home, port, requests, concurrency))
-        finally:
+            result = asyncio.run(scenario(home, port, requests, concurrency))
             said("stopping")
+            return result | asyncio.run(ending(process, port))
+        finally:
             process.terminate()
-            process.wait(120)
+            process.wait(300)
             said("stopped")
+
+
+async def ending(process: "subprocess.Popen[bytes]", port: int) -> dict[str, Any]:
+    """SIGTERM amid requests: what became of those that were on their way."""
+    load = Load(port, 10**9, enough=True)
+    sending = asyncio.create_task(load.run(8))
+    await asyncio.sleep(2)
+    process.terminate()
+    at = time.time()
+    while process.poll() is None and time.time() - at < 300:
+        await asyncio.sleep(0.05)
+    load.requests = 0
+    await sending
+    asked = [answer for answer in load.answers if answer.sent <= at <= answer.done]
+    return {
+        "in_flight_at_sigterm": len(asked),
+        "of_them_failed": sum(answer.status != 200 for answer in asked),
+        "stopped_after_s": round(time.time() - at, 1),
+        "exit_code": process.returncode,
+    }
 
 
 def said(what: str) -> None:

@@ -56,7 +56,7 @@ def test_the_builder_takes_the_arguments(application: dict[str, Any], service: D
     assert config.replicas <= group["replicas"]
 
 
-def test_the_builder_looks_the_model_up_and_names_the_deployment(
+def test_the_builder_leaves_an_alias_to_the_replicas_and_names_the_deployment(
     application: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import serving.deployment
@@ -69,17 +69,36 @@ def test_the_builder_looks_the_model_up_and_names_the_deployment(
 
     monkeypatch.setattr(serving.deployment, "resolve", resolve)
     built = serving.deployment.build_app(ServeConfig.model_validate(application["args"]))
-    (config,) = built._bound_deployment.init_args
-    assert config.model == str(tmp_path)
+    config, home = built._bound_deployment.init_args
+    # Nothing in it changes when the alias moves: Serve would restart every replica.
+    assert (config.model, home) == ("mailray-spam@champion", Home.default())
     assert asked == [(Home.default(), "mailray-spam@champion")]
     assert built._bound_deployment.name in {item["name"] for item in application["deployments"]}
+    pinned = serving.deployment.build_app(ServeConfig(model="mailray-spam:3"))
+    assert pinned._bound_deployment.init_args[0].model == str(tmp_path)
 
 
 def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
     from serving.deployment import build_app
 
-    (config,) = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    config, _ = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
     assert config.model == str(tmp_path)
+
+
+def test_every_proxy_has_the_second_try(service: Document) -> None:
+    from ray.serve._private import constants
+
+    from serving import retry
+
+    assert hasattr(constants, retry.VARIABLE)
+    module, _, name = retry.CALLBACK.partition(":")
+    assert (module, name) == (retry.__name__, retry.middlewares.__name__)
+    spec = cluster_spec(service)
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        [container] = group["template"]["spec"]["containers"]
+        env = {item["name"]: item.get("value") for item in container["env"]}
+        assert env[retry.VARIABLE] == retry.CALLBACK
+        assert env["MLFLOW_TRACKING_URI"]
 
 
 def test_a_new_head_waits_until_workers_have_found_it(service: Document) -> None:
