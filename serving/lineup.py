@@ -10,11 +10,14 @@ import time
 import uuid
 import weakref
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from serving.challenger import Challenger, ChallengerConfig, ChallengerFacts
 from serving.classifier import ModelInfo
 from serving.engine import Engine, Scored
+
+IS_CHAMPION: Final = "it is the champion"
+"""Why a challenger is none any more, once it was promoted."""
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +206,7 @@ class Lineup:
 def _unfit(champion: ModelInfo, challenger: ModelInfo) -> str | None:
     """Why two models cannot be compared."""
     if (champion.name, champion.version) == (challenger.name, challenger.version):
-        return "it is the champion"
+        return IS_CHAMPION
     views = [(model.mail_text_version, model.extras) for model in (champion, challenger)]
     if views[0] != views[1]:
         return "it reads other parts of a mail than the champion"

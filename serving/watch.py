@@ -16,7 +16,7 @@ from typing import Final
 from serving.challenger import ChallengerConfig
 from serving.config import ServeConfig
 from serving.journal import Journal
-from serving.lineup import ClosableEngine, Lineup
+from serving.lineup import IS_CHAMPION, ClosableEngine, Lineup
 from training.home import Home
 from training.registry import Spelling, spelled
 
@@ -133,7 +133,9 @@ class ChallengerWatch:
     def look(self, lineup: Lineup) -> None:
         """Ask the registry once, and follow it."""
         challenger, tried = lineup.challenger, self._tried
-        if challenger is not None and challenger.off and tried and not self.journal.ended(tried):
+        if challenger is not None and challenger.off == IS_CHAMPION:
+            tried = None  # it may be tried again when it is that no more
+        elif challenger is not None and challenger.off and tried and not self.journal.ended(tried):
             self.journal.write("ends", tried, reason=challenger.off)
         try:
             version, place = self._look_up(self.spelling)
@@ -148,7 +150,7 @@ class ChallengerWatch:
             return
         lineup.challenge(None, self._config)
         if version == lineup.model.version:
-            self._tried, reason = None, "it is the champion"
+            self._tried, reason = None, IS_CHAMPION
         else:
             self._tried = version
         lineup.challenger_fault = reason and f"{self.spelling.name}:{version} is off: {reason}"

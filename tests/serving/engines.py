@@ -1,7 +1,7 @@
 """An engine without weights, for tests of what stands around engines."""
 
 import asyncio
-import gc
+from collections.abc import Callable
 from dataclasses import replace
 
 from serving.classifier import ModelInfo, Verdict
@@ -26,7 +26,7 @@ class Twin:
         self.busy = False
         self.closed = False
         self.spam, self.ms = spam, ms
-        self.fault: Exception | None = None
+        self.fault: Callable[[], Exception] | None = None
         self.texts: list[str] = []
         self.go = asyncio.Event()
         self.go.set()
@@ -35,7 +35,7 @@ class Twin:
         self.texts.append(text)
         await self.go.wait()
         if self.fault is not None:
-            raise self.fault
+            raise self.fault()
         label = "spam" if self.spam >= 0.5 else "ham"
         scores = {"ham": 1 - self.spam, "spam": self.spam}
         verdict = Verdict(label, (label,), scores[label], scores, "twin", self.model.version)
@@ -49,4 +49,3 @@ async def quiet() -> None:
     """Until tasks in the background have had their turn."""
     for _ in range(50):
         await asyncio.sleep(0)
-    gc.collect()

@@ -17,7 +17,7 @@ CANARY = ALL.model_copy(update={"mode": "canary"})
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await scenario
 
     asyncio.run(limited())
@@ -117,7 +117,7 @@ def test_a_canary_answers_its_share_and_a_request_id_always_gets_the_same() -> N
 def test_a_canary_that_fails_costs_no_request_and_is_turned_off() -> None:
     async def scenario() -> None:
         challenger = Twin("2")
-        challenger.fault = ZeroDivisionError("what a mail says")
+        challenger.fault = lambda: ZeroDivisionError("what a mail says")
         lineup = Lineup(Twin("1"))
         lineup.challenge(challenger, CANARY)
         for _ in range(6):
@@ -172,9 +172,8 @@ def test_one_that_is_slow_is_turned_off_once_it_has_been_compared_often_enough(
 
 def test_a_request_out_of_time_is_no_canarys_to_answer_late() -> None:
     async def scenario() -> None:
-        late = ApiError("deadline_exceeded", "no verdict within 1 ms")
         champion, challenger = Twin("1"), Twin("2")
-        champion.fault = challenger.fault = late
+        champion.fault = challenger.fault = lambda: ApiError("deadline_exceeded", "no verdict")
         lineup = Lineup(champion)
         lineup.challenge(challenger, CANARY)
         with pytest.raises(ApiError, match="no verdict"):

@@ -187,15 +187,20 @@ def test_a_thread_follows_alias_and_challenger(registry: Registry, tmp_path: Pat
     lineup, watchman = follow(config, Home(tmp_path), registry.make, "r1", registry.look_up)
     assert watchman is not None
     try:
-        assert lineup.challenger is not None
-        assert lineup.challenger.model.version == "2"
+        assert answering(lineup) == ("1", "2")
         registry.aliases |= {"champion": "3", "next": "4"}
-        until = time.monotonic() + 20
-        while (lineup.model.version, lineup.challenger.model.version) != ("3", "4"):
+        until = time.monotonic() + 120
+        while answering(lineup) != ("3", "4"):
             assert time.monotonic() < until
             time.sleep(0.01)
     finally:
         watchman.stop()
+
+
+def answering(lineup: Lineup) -> tuple[str, str | None]:
+    """The versions of champion and challenger."""
+    challenger = lineup.challenger
+    return lineup.model.version, challenger and challenger.model.version
 
 
 class TestChallenger:
@@ -256,6 +261,18 @@ class TestChallenger:
         watch.look(lineup)
         assert lineup.challenger is not None
         assert lineup.challenger.model.version == "1"
+
+    def test_one_that_was_promoted_and_rolled_back_is_tried_again(
+        self, registry: Registry, tmp_path: Path, lineup: Lineup
+    ) -> None:
+        watch = self.watch(registry, tmp_path)
+        watch.look(lineup)
+        lineup.replace(Twin("2"))
+        watch.look(lineup)
+        assert lineup.facts().challenger_fault == "twin:2 is off: it is the champion"
+        lineup.replace(Twin("1"))
+        watch.look(lineup)
+        assert answering(lineup) == ("1", "2")
 
     def test_a_registry_that_is_down_leaves_it_where_it_is(
         self, registry: Registry, tmp_path: Path, lineup: Lineup
