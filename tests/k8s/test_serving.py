@@ -69,7 +69,8 @@ def test_the_builder_leaves_an_alias_to_the_replicas_and_names_the_deployment(
 
     monkeypatch.setattr(serving.deployment, "resolve", resolve)
     built = serving.deployment.build_app(ServeConfig.model_validate(application["args"]))
-    config, home = built._bound_deployment.init_args
+    given: tuple[Any, ...] = built._bound_deployment.init_args
+    config, home = given
     # Nothing in it changes when the alias moves: Serve would restart every replica.
     assert (config.model, home) == ("mailray-spam@champion", Home.default())
     assert asked == [(Home.default(), "mailray-spam@champion")]
@@ -81,7 +82,8 @@ def test_the_builder_leaves_an_alias_to_the_replicas_and_names_the_deployment(
 def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
     from serving.deployment import build_app
 
-    config, _ = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    given: tuple[Any, ...] = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    config = given[0]
     assert config.model == str(tmp_path)
 
 

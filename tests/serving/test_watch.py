@@ -200,7 +200,7 @@ def test_a_thread_follows_alias_and_challenger(registry: Registry, tmp_path: Pat
 def answering(lineup: Lineup) -> tuple[str, str | None]:
     """The versions of champion and challenger."""
     challenger = lineup.challenger
-    return lineup.model.version, challenger and challenger.model.version
+    return lineup.model.version, None if challenger is None else challenger.model.version
 
 
 class TestChallenger:
