@@ -12,6 +12,7 @@ from cluster.commands import (
     evaluation,
     feedback,
     jobs,
+    models,
     quickstart,
     remote,
     reports,
@@ -33,6 +34,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(models.app, name="models")
 for command in (
     training.train,
     evaluation.evaluate,

@@ -152,12 +152,45 @@ class Model(BaseModel):
     precision: str
 
 
+class Following(BaseModel):
+    """Where the champion comes from, as this replica knows it; times are seconds since 1970."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    since: float
+    """When it began to answer."""
+    follows: str | None
+    """NAME@ALIAS, where the model is replaced when that moves."""
+    wanted: str | None
+    """The version that the alias stands at, where that is not the one that answers."""
+    fault: str | None
+    """Why the alias is not followed."""
+    checked: float | None
+    """When the registry last told where the alias stands."""
+
+
+class Challenge(BaseModel):
+    """What has become of a challenger in this replica."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    mode: str | None
+    """`shadow` or `canary`; null where there is none."""
+    share: float | None
+    off: str | None
+    """Why it was turned off, or why there is none; null while it is tried."""
+    tally: dict[str, float]
+    """Counts and sums, as `serving.challenger.Tally` has them."""
+
+
 class Models(BaseModel):
     """All models that answer, the champion first."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     models: list[Model]
+    following: Following | None = None
+    challenge: Challenge | None = None
 
 
 class Status(BaseModel):

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from serving.access import Area
+from serving.challenger import ChallengerConfig
 from serving.decision import Band, PointName
 from serving.proxy import ProxyName
 from training.mail import MAX_MAIL_BYTES
@@ -17,7 +18,12 @@ class ServeConfig(Section):
     """A served classifier."""
 
     model: str
-    """The bundle's directory; in a Serve config file also NAME, NAME@ALIAS or NAME:VERSION."""
+    """A bundle's directory, NAME:VERSION, or NAME@ALIAS (NAME is its champion), which is followed:
+    when the alias moves, every replica changes over."""
+    watch_s: float = Field(default=3.0, ge=0)
+    """How often a replica asks the registry where an alias stands, in seconds; 0 is never."""
+    challenger: ChallengerConfig = ChallengerConfig()
+    """Another model that some requests are tried on."""
     host: str = "127.0.0.1"
     """The address to listen on; `0.0.0.0` is all of them, and needs `tokens` or `open`."""
     port: int = Field(default=8000, ge=1, le=65535)

@@ -11,6 +11,7 @@
 import errno
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -28,9 +29,10 @@ from serving.explaining import Explaining
 from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store, feedback_url
+from serving.watch import follow
 from training.bundle import BundleError, load
 from training.home import Home
-from training.registry import resolve
+from training.registry import look_up, resolve, spelled
 
 APP = "mailray"
 
@@ -46,35 +48,20 @@ class ServeError(RuntimeError):
 
 
 class Replica:
-    """One process of the deployment. It holds no state besides the model."""
+    """One process of the deployment. It holds no state besides its models."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, home: Home) -> None:
         self._config = config
-        self._batcher = Batcher(
-            Classifier(
-                Path(config.model),
-                config.precision,
-                operating_point=config.operating_point,
-                abstain=config.abstain,
-            ),
-            threads=config.cpus,
-            batch_tokens=config.batch_tokens,
-            max_queued=config.max_queued,
-            timeout_ms=config.request_timeout_ms,
-            explaining=Explaining(
-                lambda: Explainer(load(Path(config.model))),
-                threads=config.cpus,
-                seconds=config.explain_seconds,
-                limit=config.explain_in_flight,
-            ),
-        )
+        replica = serve.get_replica_context().replica_id.unique_id
+        make = partial(engine, config)
+        self._lineup, self._watchman = follow(config, home, make, replica, partial(look_up, home))
         self._access = _access(config)
         self._keeper = Keeper(store) if (store := _store(config)) else None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the replica, after the constructor."""
         return build_api(
-            self._batcher,
+            self._lineup,
             max_in_flight=self._config.max_in_flight,
             max_body_bytes=self._config.max_body_bytes,
             timeout_ms=self._config.request_timeout_ms,
@@ -87,24 +74,49 @@ class Replica:
 
     def __del__(self) -> None:
         """Called by Serve when the replica has answered its last request."""
-        if hasattr(self, "_batcher"):
-            self._batcher.close()
+        if hasattr(self, "_lineup"):
+            if self._watchman is not None:
+                self._watchman.stop()
+            self._lineup.close()
         if keeper := getattr(self, "_keeper", None):
             keeper.close()
+
+
+def engine(config: ServeConfig, path: Path) -> Batcher:
+    """A bundle's model behind a queue; it has scored a mail."""
+    return Batcher(
+        Classifier(
+            path,
+            config.precision,
+            operating_point=config.operating_point,
+            abstain=config.abstain,
+        ),
+        threads=config.cpus,
+        batch_tokens=config.batch_tokens,
+        max_queued=config.max_queued,
+        timeout_ms=config.request_timeout_ms,
+        explaining=Explaining(
+            lambda: Explainer(load(path)),
+            threads=config.cpus,
+            seconds=config.explain_seconds,
+            limit=config.explain_in_flight,
+        ),
+    )
 
 
 def build_app(config: ServeConfig) -> serve.Application:
     """The Serve application of a config; nothing is started.
 
-    A model in the registry is looked up here, once: all replicas then serve the same version, also
-    one that starts after the alias has moved.
+    A version in the registry is looked up here, once. An alias is looked up by each replica, and
+    followed; here only to say at once that there is no such model.
 
     Raises:
         ModelNotFound: there is neither a directory of that name nor a model.
     """
-    if not Path(config.model).is_dir():
-        bundle = resolve(Home.default(), config.model)
-        config = config.model_copy(update={"model": str(bundle)})
+    home = Home.default()
+    path = place(config.model)
+    if not Path(config.model).is_dir() and spelled(config.model).version:
+        config = config.model_copy(update={"model": str(path)})
     reachable = config.max_in_flight * _SHED_FACTOR
     deployment = serve.deployment(
         name="Replica",
@@ -116,12 +128,17 @@ def build_app(config: ServeConfig) -> serve.Application:
         # A bundle that cannot be loaded once cannot be loaded twice.
         max_constructor_retry_count=1,
     )(serve.ingress()(Replica))
-    app: serve.Application = deployment.bind(config)
+    app: serve.Application = deployment.bind(config, home)
     return app
 
 
+def place(model: str) -> Path:
+    """The bundle's directory that a model stands for now; raises ModelNotFound, TrackingError."""
+    return Path(model) if Path(model).is_dir() else resolve(Home.default(), model)
+
+
 def start(config: ServeConfig) -> str:
-    """Serve a bundle on the Ray cluster that the caller is connected to; gives the URL.
+    """Serve a model on the Ray cluster that the caller is connected to; gives the URL.
 
     Raises:
         ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
@@ -129,7 +146,7 @@ def start(config: ServeConfig) -> str:
         ConfigError: the tokens file or the URL of the feedback's store is wrong.
     """
     try:
-        load(Path(config.model))  # its files, not its weights: the usual faults at once
+        load(place(config.model))  # its files, not its weights: the usual faults at once
         _access(config)
         _store(config)
     except BundleError as error:

@@ -1,7 +1,7 @@
 """What answers behind the API: a `Batcher`, or a twin without weights."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from serving.classifier import ModelInfo, Verdict
 from serving.explanation import Explanation
@@ -48,6 +48,7 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
 class Explains(Protocol):
     """What an engine has beside, where its model can be explained."""
 
@@ -59,4 +60,13 @@ class Explains(Protocol):
         Raises:
             ApiError: `overloaded`, `deadline_exceeded`, `not_explainable`, `not_ready`.
         """
+        ...
+
+
+@runtime_checkable
+class Assigning(Protocol):
+    """An engine over several models."""
+
+    def assigned(self, request_id: str) -> Engine:
+        """The one for a request; a request id always gets the same, while they stay."""
         ...

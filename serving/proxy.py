@@ -1,9 +1,10 @@
 """What stands in front of the replicas: Ray Serve's own proxy, or the HAProxy that Ray brings.
 
 Serve's own is a Python process that reads each request and sends it on to a replica as a Ray call.
-HAProxy passes bytes to a replica's own port and costs a twentieth of it: 0.3 ms of CPU a mail
+HAProxy passes bytes to a replica's own port: 1.5 ms of CPU a mail, with what is left of Serve's,
 against 5.8, measured on a busy machine. It opens two ports more, on all interfaces, for its
-counters; they tell numbers of requests and nothing of any mail.
+counters; they tell numbers of requests and nothing of any mail. What is tried again when a replica
+dies is its own affair then: the middleware here stands before Serve's proxy alone.
 
 Serve reads this from the environment, in every process of a cluster: it holds for a Ray that is
 started after it was set. On a cluster it is the operator who sets it.
@@ -20,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.request_ids import RequestIds
+from serving.retry import Retry
 
 ProxyName = Literal["ray", "haproxy"]
 
@@ -57,7 +59,8 @@ class Unsteered:
 
 def before() -> list[Middleware]:
     """What stands before Serve; it asks for this by the name in CALLBACK."""
-    return [Middleware(RequestIds), Middleware(Unsteered)]
+    # The last one is the outermost.
+    return [Middleware(Retry), Middleware(RequestIds), Middleware(Unsteered)]
 
 
 @contextmanager

@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from fastapi import Request
 
 from serving import payload
-from serving.engine import Engine, Scored
+from serving.engine import Assigning, Engine, Scored
 from serving.errors import ApiError
 from serving.mails import Parsed
 from training.mail import MailTextOptions, text_options
@@ -53,11 +53,11 @@ class Service:
     max_mails: int = 64
     """In one request."""
     body_timeout_s: float = 30.0
-    options: MailTextOptions = field(init=False)
-    """What the model reads of a mail."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", text_options(self.engine.model.extras))
+    def assigned(self, request_id: str) -> Engine:
+        """The engine for one request, which keeps it when another model takes over meanwhile."""
+        engine = self.engine
+        return engine.assigned(request_id) if isinstance(engine, Assigning) else engine
 
     def require_ready(self) -> None:
         """Refuse while the model is not there."""
@@ -100,18 +100,24 @@ class Service:
         self.require_ready()  # it may have closed while the body came in
         return result
 
-    async def scored(self, mails: Sequence[Parsed], deadline: float) -> list[Scored]:
-        """The verdict on each mail, in the order given.
+    async def scored(
+        self, engine: Engine, mails: Sequence[Parsed], deadline: float
+    ) -> list[Scored]:
+        """The verdict of an engine on each mail, in the order given.
 
         Raises:
             ApiError: the server cannot answer for one of them; the others are given up.
         """
         tasks = [
-            asyncio.ensure_future(self.engine.classify(mail.text, deadline=deadline))
-            for mail in mails
+            asyncio.ensure_future(engine.classify(mail.text, deadline=deadline)) for mail in mails
         ]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def options(engine: Engine) -> MailTextOptions:
+    """What an engine's model reads of a mail."""
+    return text_options(engine.model.extras)

@@ -5,6 +5,8 @@ import math
 import re
 import shutil
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,9 @@ from training.home import Home
 from training.tracking import TrackingError, client
 
 CHAMPION: Final = "champion"
-_SPELLING: Final = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<alias>[\w-]+)|:(?P<version>\d+))?")
+_TRAIL: Final = "trail"
+_LONGEST_TRAIL: Final = 100
+_SPELLING: Final = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<alias>[\w-]+)|:(?P<version>\d{1,9}))?")
 
 
 class ModelNotFound(ValueError):
@@ -49,12 +53,40 @@ def register(home: Home, bundle: Bundle, run_id: str, config: TrackingConfig) ->
         )
         promoted = config.promote == "always" or (config.promote == "better" and better)
         if promoted:
-            mlflow.set_registered_model_alias(config.model, CHAMPION, made.version)
+            before = None if champion is None else str(champion.version)
+            move(mlflow, config.model, CHAMPION, before, str(made.version))
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"registering {config.model} failed: {str(error).splitlines()[0]}"
         ) from error
     return str(made.version), promoted
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """`NAME`, `NAME@ALIAS` or `NAME:VERSION`, taken apart."""
+
+    name: str
+    version: str | None
+    """None: the alias says which, and may say another tomorrow."""
+    alias: str = CHAMPION
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}" if self.version else f"{self.name}@{self.alias}"
+
+
+def spelled(text: str) -> Spelling:
+    """What a spelling says; `NAME` alone is its champion.
+
+    Raises:
+        ModelNotFound: it is none.
+    """
+    match = _SPELLING.fullmatch(text)
+    if match is None:
+        raise ModelNotFound(
+            f"{text}: neither a bundle directory nor NAME, NAME@ALIAS or NAME:VERSION"
+        )
+    return Spelling(match["name"], match["version"], match["alias"] or CHAMPION)
 
 
 def resolve(home: Home, spelling: str) -> Path:
@@ -66,30 +98,78 @@ def resolve(home: Home, spelling: str) -> Path:
         ModelNotFound: the spelling is wrong, or there is no such model.
         TrackingError: the registry does not answer.
     """
-    match = _SPELLING.fullmatch(spelling)
-    if match is None:
-        raise ModelNotFound(
-            f"{spelling}: neither a bundle directory nor NAME, NAME@ALIAS or NAME:VERSION"
-        )
+    _, place = look_up(home, spelled(spelling))
+    return place()
+
+
+def found(mlflow: Any, wanted: Spelling) -> Any:
+    """MLflow's record of a version; raises ModelNotFound, TrackingError."""
     from mlflow.exceptions import MlflowException
 
-    mlflow = client(home)
-    name, version = match["name"], match["version"]
     try:
-        found = (
-            mlflow.get_model_version(name, version)
-            if version
-            else _by_alias(mlflow, name, match["alias"] or CHAMPION)
+        version = (
+            _version(mlflow, wanted.name, wanted.version)
+            if wanted.version
+            else _by_alias(mlflow, wanted.name, wanted.alias)
         )
-    except MlflowException:
-        found = None
-    if found is None:
+        if version is not None:
+            return version
         known = sorted(model.name for model in mlflow.search_registered_models())
-        raise ModelNotFound(
-            f"no model {spelling} is registered; there are: {', '.join(known) or 'none'}. "
-            "Train one with `mailray train`, or name a bundle directory"
-        )
-    return _downloaded(home, name, found)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"the registry does not tell of {wanted}: {str(error).splitlines()[0]}"
+        ) from error
+    raise ModelNotFound(
+        f"no model {wanted} is registered; there are: {', '.join(known) or 'none'}. "
+        "Train one with `mailray train`, or name a bundle directory"
+    )
+
+
+def look_up(home: Home, wanted: Spelling) -> tuple[str, Callable[[], Path]]:
+    """The version that a spelling stands for now, and how to get its bundle directory.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        TrackingError: the registry does not answer; the second part raises it, too.
+    """
+    version = found(client(home), wanted)
+    return str(version.version), lambda: downloaded(home, version)
+
+
+def trail(mlflow: Any, name: str, alias: str, current: str | None) -> list[str]:
+    """The versions that an alias has stood at, the latest last, which is `current`.
+
+    It is kept in a tag of the model. Where somebody has moved the alias without telling, the trail
+    goes on from where it was.
+    """
+    tags = mlflow.get_registered_model(name).tags
+    known = str(tags.get(f"{_TRAIL}.{alias}", "")).split()
+    return known if current is None or known[-1:] == [current] else [*known, current]
+
+
+def move(mlflow: Any, name: str, alias: str, before: str | None, version: str) -> None:
+    """Set an alias, and keep where it stood; the trail first, so that no step can be missed."""
+    steps = trail(mlflow, name, alias, before)
+    if steps[-1:] != [version]:
+        steps.append(version)
+    keep(mlflow, name, alias, steps)
+    mlflow.set_registered_model_alias(name, alias, version)
+
+
+def keep(mlflow: Any, name: str, alias: str, steps: list[str]) -> None:
+    """Write an alias's trail down."""
+    mlflow.set_registered_model_tag(name, f"{_TRAIL}.{alias}", " ".join(steps[-_LONGEST_TRAIL:]))
+
+
+def _version(mlflow: Any, name: str, version: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return mlflow.get_model_version(name, version)
+    except MlflowException as error:
+        if not _absent(error):
+            raise
+        return None
 
 
 def _by_alias(mlflow: Any, name: str, alias: str) -> Any | None:
@@ -97,11 +177,20 @@ def _by_alias(mlflow: Any, name: str, alias: str) -> Any | None:
 
     try:
         return mlflow.get_model_version_by_alias(name, alias)
-    except MlflowException:
+    except MlflowException as error:
+        if not _absent(error):
+            raise
         return None
 
 
-def _downloaded(home: Home, name: str, version: Any) -> Path:
+def _absent(error: Any) -> bool:
+    """Whether a registry that answers says that there is nothing."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def downloaded(home: Home, version: Any) -> Path:
+    """The bundle directory of MLflow's record of a version; raises TrackingError."""
+    name = str(version.name)
     # The run id tells apart the first version of this registry from the first of another.
     place = home.models / name / f"{version.version}-{version.run_id[:8]}"
     if place.is_dir():

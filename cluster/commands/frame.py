@@ -33,7 +33,7 @@ ConfigFile = Annotated[
 
 _WRONG_INPUT = (
     "BundleError", "ConfigError", "MailError", "ModelNotFound", "NotExplainableError",
-    "RunNameError", "SourceError",
+    "PromotionError", "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
     "BusyError", "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError",

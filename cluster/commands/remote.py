@@ -14,7 +14,7 @@ from cluster.jobs import INTERRUPTED, JobOutcome, checkout
 from cluster.jobs import submit as hand_over
 from training.schema import ConfigError
 
-SUBMITTED = ("train", "tune", "evaluate", "compare", "data", "doctor")
+SUBMITTED = ("train", "tune", "evaluate", "compare", "data", "models", "doctor")
 
 OnKubernetes = Annotated[
     bool, typer.Option("--kubernetes", help="A RayJob of KubeRay instead of a Ray cluster's job.")

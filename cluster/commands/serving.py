@@ -43,7 +43,9 @@ def serve(
     with command("serve", json_output=json_output) as console:
         from serving.config import ServeConfig
 
-        config = validate(ServeConfig, {"model": str(located(model).absolute())}, overrides or [])
+        if Path(model).is_dir():
+            model = str(Path(model).absolute())  # replicas have another working directory
+        config = validate(ServeConfig, {"model": model}, overrides or [])
         with served(console, config, address) as url:
             console.result(f"{url}  POST a mail to {url}/v1/classify; Ctrl-C stops", {"url": url})
             wait()

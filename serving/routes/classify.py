@@ -9,13 +9,14 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request
 
 from serving import mails, payload
+from serving.access import caller
 from serving.answers import Answer, Answers, ErrorBody, ErrorDetail, Timings
-from serving.engine import Scored
+from serving.engine import Engine, Scored
 from serving.errors import ApiError, Code, answers
 from serving.mails import Parsed
 from serving.openapi import operation
 from serving.request_ids import request_id
-from serving.service import Service
+from serving.service import Service, options
 
 _RAW = (payload.RFC822, payload.BYTES)
 _REFUSALS: tuple[Code, ...] = (
@@ -35,12 +36,11 @@ _REFUSALS: tuple[Code, ...] = (
 def routes(service: Service) -> APIRouter:
     """The routes over a service."""
     router = APIRouter(tags=["classify"])
-    version = service.engine.model.mail_text_version
 
-    def answer(scored: Scored, parsed: Parsed, id_: str) -> Answer:
+    def answer(scored: Scored, parsed: Parsed, engine: Engine, id_: str) -> Answer:
         return Answer(
             **asdict(scored.verdict),
-            mail_text_version=version,
+            mail_text_version=engine.model.mail_text_version,
             request_id=id_,
             timings=Timings(parse=parsed.ms, **asdict(scored.timings)),
         )
@@ -55,15 +55,17 @@ def routes(service: Service) -> APIRouter:
         service.require_ready()
         deadline, id_ = service.deadline(request), request_id(request)
         media = payload.content_type(request, (payload.JSON, payload.RFC822))
+        engine = service.assigned(id_)
         with service.permits.one():
             given = await service.read(
-                request, mails.one_or_many, media, service.options, service.max_mails
+                request, mails.one_or_many, media, options(engine), service.max_mails
             )
             many = given if isinstance(given, list) else [given]
+            caller(request).charge(len(many) - 1)
             good = [mail for mail in many if isinstance(mail, Parsed)]
-            found = iter(await service.scored(good, deadline))
+            found = iter(await service.scored(engine, good, deadline))
         told = [
-            _refused(mail) if isinstance(mail, ApiError) else answer(next(found), mail, id_)
+            _refused(mail) if isinstance(mail, ApiError) else answer(next(found), mail, engine, id_)
             for mail in many
         ]
         if isinstance(given, list):
@@ -80,10 +82,11 @@ def routes(service: Service) -> APIRouter:
         service.require_ready()
         deadline, id_ = service.deadline(request), request_id(request)
         media = payload.content_type(request, _RAW)
+        engine = service.assigned(id_)
         with service.permits.one():
-            mail = await service.read(request, mails.one, media, service.options)
-            [scored] = await service.scored([mail], deadline)
-        return answer(scored, mail, id_)
+            mail = await service.read(request, mails.one, media, options(engine))
+            [scored] = await service.scored(engine, [mail], deadline)
+        return answer(scored, mail, engine, id_)
 
     return router
 

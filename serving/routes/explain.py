@@ -6,11 +6,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 
 from serving import mails, payload
+from serving.engine import Explains
 from serving.errors import ApiError, answers
 from serving.explained import Explained
 from serving.openapi import operation
 from serving.request_ids import request_id
-from serving.service import Service
+from serving.service import Service, options
 
 _TOP: Final = 10
 _MOST_TOP: Final = 1_000
@@ -44,16 +45,17 @@ def routes(service: Service) -> APIRouter:
         """Say which words of one mail, sent as to /v1/classify, speak for or against a label."""
         service.require_ready()
         deadline = service.deadline(request)
-        label, top = _asked(request, service.engine.model.labels)
+        id_ = request_id(request)
+        engine = service.assigned(id_)
+        label, top = _asked(request, engine.model.labels)
         media = payload.content_type(request, (payload.JSON, payload.RFC822))
-        reasons = getattr(service.engine, "explain", None)
-        if reasons is None:
+        if not isinstance(engine, Explains):
             raise ApiError("not_explainable", "this server has no means to explain")
         with service.permits.one():
-            text, fields = await service.read(request, mails.original, media, service.options)
-            found = await reasons(text, mail=fields, label=label, deadline=deadline)
+            text, fields = await service.read(request, mails.original, media, options(engine))
+            found = await engine.explain(text, mail=fields, label=label, deadline=deadline)
         heaviest = [asdict(span) for span in found.top(top)]
-        told = asdict(found) | {"top": heaviest, "request_id": request_id(request)}
+        told = asdict(found) | {"top": heaviest, "request_id": id_}
         return Explained(**told)
 
     return router
@@ -64,8 +66,8 @@ def _parameters(labels: tuple[str, ...]) -> list[dict[str, Any]]:
         {
             "name": "label",
             "in": "query",
-            "description": "The label to explain; by default the second of two, the most probable of "
-            "more.",
+            "description": "The label to explain; by default the second of two, of more the most "
+            "probable.",
             "schema": {"type": "string", "enum": list(labels)},
         },
         {

@@ -11,6 +11,7 @@ extension of some servers, which this one does not have.
 from fastapi import APIRouter, Request
 
 from serving import payload, tensors
+from serving.access import caller
 from serving.errors import ApiError, answers
 from serving.inference import (
     InferenceAnswer,
@@ -23,7 +24,7 @@ from serving.inference import (
 )
 from serving.openapi import of_model
 from serving.request_ids import request_id
-from serving.service import Service
+from serving.service import Service, options
 
 _NAMED = answers("unknown_model", "internal", inference=True)
 _READY = answers("unknown_model", "not_ready", "internal", inference=True)
@@ -134,12 +135,15 @@ class _Models:
         payload.content_type(request, (payload.JSON,))
         if "inference-header-content-length" in request.headers:
             raise ApiError("invalid_header", "binary tensor data is not read here; send JSON alone")
+        id_ = request_id(request)
+        engine = service.assigned(id_)
         with service.permits.one():
             asked, parsed = await service.read(
-                request, tensors.read, service.options, service.max_mails
+                request, tensors.read, options(engine), service.max_mails
             )
-            verdicts = [one.verdict for one in await service.scored(parsed, deadline)]
-        return tensors.answer(asked, verdicts, service.engine.model, request_id(request))
+            caller(request).charge(len(parsed) - 1)
+            verdicts = [one.verdict for one in await service.scored(engine, parsed, deadline)]
+        return tensors.answer(asked, verdicts, engine.model, id_)
 
     def _require(self, name: str, version: str | None) -> None:
         model = self._service.engine.model

@@ -11,6 +11,7 @@ from cluster.kuberay import Document, cluster_spec
 from serving.config import ServeConfig
 from serving.proxy import Unsteered
 from serving.request_ids import RequestIds
+from serving.retry import Retry
 from training.home import Home
 
 Render = Callable[[str], list[Document]]
@@ -58,7 +59,7 @@ def test_the_builder_takes_the_arguments(application: dict[str, Any], service: D
     assert config.replicas <= group["replicas"]
 
 
-def test_the_builder_looks_the_model_up_and_names_the_deployment(
+def test_the_builder_leaves_an_alias_to_the_replicas_and_names_the_deployment(
     application: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import serving.deployment
@@ -71,16 +72,21 @@ def test_the_builder_looks_the_model_up_and_names_the_deployment(
 
     monkeypatch.setattr(serving.deployment, "resolve", resolve)
     built = serving.deployment.build_app(ServeConfig.model_validate(application["args"]))
-    (config,) = built._bound_deployment.init_args
-    assert config.model == str(tmp_path)
+    given: tuple[Any, ...] = built._bound_deployment.init_args
+    config, home = given
+    # Nothing in it changes when the alias moves: Serve would restart every replica.
+    assert (config.model, home) == ("mailray-spam@champion", Home.default())
     assert asked == [(Home.default(), "mailray-spam@champion")]
     assert built._bound_deployment.name in {item["name"] for item in application["deployments"]}
+    pinned = serving.deployment.build_app(ServeConfig(model="mailray-spam:3"))
+    assert pinned._bound_deployment.init_args[0].model == str(tmp_path)
 
 
 def test_the_builder_takes_a_directory_as_it_is(tmp_path: Path) -> None:
     from serving.deployment import build_app
 
-    (config,) = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    given: tuple[Any, ...] = build_app(ServeConfig(model=str(tmp_path)))._bound_deployment.init_args
+    config = given[0]
     assert config.model == str(tmp_path)
 
 
@@ -105,6 +111,12 @@ def test_every_proxy_has_our_middleware_before_it(service: Document) -> None:
     spec = cluster_spec(service)
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         [container] = group["template"]["spec"]["containers"]
-        path = {item["name"]: item["value"] for item in container["env"]}[name]
+        env = {item["name"]: item.get("value") for item in container["env"]}
+        path = env[name]
+        assert env["MLFLOW_TRACKING_URI"]
         before = validate_http_proxy_callback_return(call_function_from_import_path(path))
-        assert [repr(each.cls) for each in before] == [repr(RequestIds), repr(Unsteered)]
+        assert [repr(each.cls) for each in before] == [
+            repr(Retry),
+            repr(RequestIds),
+            repr(Unsteered),
+        ]

@@ -15,7 +15,7 @@ import httpx
 import uvicorn
 
 from serving.access import Access
-from serving.classifier import Verdict
+from serving.engine import Scored
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store
 from tests.serving.twins import Twin, app_of
@@ -24,7 +24,7 @@ from tests.serving.twins import Twin, app_of
 class FaultyTwin(Twin):
     """Fails on mails that ask for it, and says in its exception what they were."""
 
-    async def classify(self, text: str) -> Verdict:
+    async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         if "fail" in text:
             try:
                 raise KeyError(text)
@@ -33,7 +33,7 @@ class FaultyTwin(Twin):
         if "linger" in text:  # for callers who go away first
             await asyncio.sleep(0.3)
             raise RuntimeError(f"too late for {text}")
-        return await super().classify(text)
+        return await super().classify(text, deadline=deadline)
 
 
 # Torch and transformers are imported once, in the process that the servers are forked from.

@@ -17,6 +17,7 @@ from serving.client import ClientError, MailrayClient
 from serving.config import ServeConfig
 from serving.deployment import ServeError, start, stop
 from training.bundle import Bundle
+from training.registry import ModelNotFound
 
 MAIL = b"From: Ann <ann@example.org>\nSubject: Lunch\n\nAt noon?\n"
 PERMITS = 8
@@ -153,7 +154,7 @@ class TestWithoutAServer:
             start(ServeConfig(model=str(bundle.path), replicas=2, cpus=500))
 
     def test_a_missing_bundle_is_one_clear_line(self, tmp_path: Path) -> None:
-        with pytest.raises(ServeError, match="is no directory"):
+        with pytest.raises(ModelNotFound, match="neither a bundle directory nor NAME"):
             start(ServeConfig(model=str(tmp_path / "nothing")))
 
     def test_damaged_weights_are_one_clear_line_and_nothing_is_left(

@@ -40,7 +40,7 @@ def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CALLBACK, raising=False)
     for proxy in ("ray", "haproxy"):
-        with in_front(proxy):  # type: ignore[arg-type]
+        with in_front(proxy):
             assert os.environ[CALLBACK] == BEFORE
         assert CALLBACK not in os.environ
 
@@ -54,7 +54,7 @@ def test_the_middleware_settles_the_id_and_takes_serves_orders_away() -> None:
 
     app: ASGIApp = serve
     for each in before():
-        app = each.cls(app)
+        app = each.cls(app, *each.args, **each.kwargs)
     given = {
         b"X-Request-ID": b"\xff",
         b"X-Session-Id": b"\xff",
