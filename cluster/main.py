@@ -10,12 +10,14 @@ from cluster.commands import (
     data,
     doctor,
     evaluation,
+    feedback,
     jobs,
     quickstart,
     remote,
     reports,
     serving,
     suspects,
+    tokens,
     training,
 )
 
@@ -29,6 +31,8 @@ app = typer.Typer(
 data.app.command()(suspects.suspects)
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(feedback.app, name="feedback")
 for command in (
     training.train,
     evaluation.evaluate,

@@ -19,10 +19,13 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
 
+from serving.access import Access
 from serving.api import build_api
 from serving.batcher import Batcher
 from serving.classifier import Classifier
 from serving.config import ServeConfig
+from serving.feedback.keeper import Keeper
+from serving.feedback.store import Store, feedback_url
 from training.bundle import BundleError, load
 from training.home import Home
 from training.registry import resolve
@@ -51,6 +54,8 @@ class Replica:
             batch_size=config.batch_size,
             batch_wait_ms=config.batch_wait_ms,
         )
+        self._access = _access(config)
+        self._keeper = Keeper(store) if (store := _store(config)) else None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve in the replica, after the constructor."""
@@ -58,12 +63,17 @@ class Replica:
             self._batcher,
             max_in_flight=self._config.max_in_flight,
             max_body_bytes=self._config.max_body_bytes,
+            body_timeout_s=self._config.body_timeout_s,
+            access=self._access,
+            keeper=self._keeper,
         )
 
     def __del__(self) -> None:
         """Called by Serve when the replica has answered its last request."""
         if hasattr(self, "_batcher"):
             self._batcher.close()
+        if keeper := getattr(self, "_keeper", None):
+            keeper.close()
 
 
 def build_app(config: ServeConfig) -> serve.Application:
@@ -99,9 +109,12 @@ def start(config: ServeConfig) -> str:
     Raises:
         ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
             replica cannot load the bundle. Nothing is left running then.
+        ConfigError: the tokens file or the URL of the feedback's store is wrong.
     """
     try:
         load(Path(config.model))  # its files, not its weights: the usual faults at once
+        _access(config)
+        _store(config)
     except BundleError as error:
         raise ServeError(str(error)) from error
     if serve.status().proxies:
@@ -134,6 +147,16 @@ def start(config: ServeConfig) -> str:
 def stop() -> None:
     """End all serving on the Ray cluster; requests in flight are answered first."""
     serve.shutdown()
+
+
+def _access(config: ServeConfig) -> Access:
+    file = Path(config.tokens) if config.tokens else None
+    return Access(file, open_to_all=config.open, public=config.public, replicas=config.replicas)
+
+
+def _store(config: ServeConfig) -> Store | None:
+    url = feedback_url(config.feedback)
+    return None if url == "none" else Store(url, days=config.feedback_days)
 
 
 def _claim(host: str, port: int) -> None:

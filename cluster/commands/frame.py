@@ -36,7 +36,7 @@ _WRONG_INPUT = (
 )  # fmt: skip
 _FAILURE = (
     "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError", "Refused", "RunError",
-    "ServeError", "SessionError", "TrackingError", "Unreachable",
+    "ServeError", "SessionError", "StoreError", "TrackingError", "Unreachable",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 
