@@ -8,7 +8,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.proxy import BEFORE, CALLBACK, before, in_front
+from serving.proxy import BEFORE, CALLBACK, ProxyName, before, in_front
 
 
 def serve_settings() -> dict[str, str]:
@@ -39,7 +39,8 @@ def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CALLBACK, raising=False)
-    for proxy in ("ray", "haproxy"):
+    proxies: tuple[ProxyName, ...] = ("ray", "haproxy")
+    for proxy in proxies:
         with in_front(proxy):
             assert os.environ[CALLBACK] == BEFORE
         assert CALLBACK not in os.environ
