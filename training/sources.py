@@ -8,13 +8,15 @@ Opening a source lists it and never reads a mail, so a driver holds a path for e
     mails.jsonl     also .ndjson, .csv, .tsv, .parquet
     spam=a.mbox,ham=b       mbox files, Maildirs and folders, each with its label
 
-Wherever a path can stand, a URI (s3://, gs://, hdfs://) can as well.
+Wherever a path can stand, a URI (s3://, gs://, hdfs://) can as well. Where labels are not wanted, a
+folder is one of raw files at any depth, Maildirs, or else mbox files; an mbox file may stand alone,
+and tables need no label.
 """
 
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +50,9 @@ _ALLOWED: Final = (
     "allowed are spamassassin, synthetic:N, hf:NAME, LABEL=PATH,LABEL=PATH, or the path or URI of "
     "a folder, an index file (index, .index) or a file .jsonl, .ndjson, .csv, .tsv or .parquet"
 )
+Names = tuple[str, ...] | None
+"""The labels that are allowed; None where they are not wanted."""
+
 _PAIR: Final = re.compile(r"([^=/:,]+)=(.+)")
 _NEXT_PAIR: Final = re.compile(r",(?=[^=/:,]+=)")
 
@@ -78,15 +83,18 @@ class _Opened:
         self.digest.update(repr(facts).encode("utf-8", "surrogateescape"))
 
 
-def open_source(name: str, allowed: Labels, corpora: Path) -> Source:
+def open_source(name: str, allowed: Labels | None, corpora: Path) -> Source:
     """The mails of a source, as config key `data.source` spells it.
+
+    With `allowed` None labels are not wanted: a mail needs none, and keeps any that it comes with.
 
     Raises:
         SourceError: there is no such source, it is empty, it lacks a column, or its labels are
             not `allowed` as far as that is known before reading (else the row has an error).
     """
-    labels = allowed.names
-    facts = (READERS_VERSION, sorted(labels), *(["multi"] if allowed.multi else []))
+    labels = None if allowed is None else allowed.names
+    multi = allowed is not None and allowed.multi
+    facts = (READERS_VERSION, labels and sorted(labels), *(["multi"] if multi else []))
     opened = _Opened(hashlib.sha256(repr(facts).encode()), [])
     kind, _, rest = name.partition(":")
     try:
@@ -104,19 +112,19 @@ def open_source(name: str, allowed: Labels, corpora: Path) -> Source:
         raise SourceError(f"data.source: {name} cannot be read: {reason(error)}") from error
     if not opened.pieces:
         raise SourceError(f"data.source: {name} has no mails")
-    pieces = [replace(piece, multi=allowed.multi) for piece in opened.pieces]
+    pieces = [replace(piece, multi=multi) for piece in opened.pieces]
     return Source(name, opened.digest.hexdigest(), tuple(pieces), opened.mails)
 
 
-def _check_labels(name: str, found: Iterable[str], labels: tuple[str, ...]) -> None:
-    if unknown := sorted(set(found) - set(labels)):
+def _check_labels(name: str, found: Iterable[str], labels: Names) -> None:
+    if labels is not None and (unknown := sorted(set(found) - set(labels))):
         raise SourceError(
             f"data.source: {name} has labels {some(map(printable, unknown))}; "
             f"data.labels allows {', '.join(labels)}"
         )
 
 
-def _spamassassin(opened: _Opened, folder: Path, labels: tuple[str, ...]) -> None:
+def _spamassassin(opened: _Opened, folder: Path, labels: Names) -> None:
     if not (folder / corpus.MANIFEST).is_file():
         raise SourceError(
             "data.source: spamassassin is not here yet; run `mailray data fetch spamassassin`"
@@ -126,7 +134,7 @@ def _spamassassin(opened: _Opened, folder: Path, labels: tuple[str, ...]) -> Non
     _tree(opened, absolute(str(folder)), groups, labels)
 
 
-def _synthetic(opened: _Opened, count: int, labels: tuple[str, ...]) -> None:
+def _synthetic(opened: _Opened, count: int, labels: Names) -> None:
     _check_labels("synthetic", ("ham", "spam"), labels)
     starts = range(0, count, READ_MAILS)
     opened.add(
@@ -146,7 +154,7 @@ def _synthetic(opened: _Opened, count: int, labels: tuple[str, ...]) -> None:
     )
 
 
-def _place(opened: _Opened, name: str, spelled: str, labels: tuple[str, ...]) -> None:
+def _place(opened: _Opened, name: str, spelled: str, labels: Names) -> None:
     kind = place_of(name).kind()
     base = base_name(name)
     if kind == "folder":
@@ -157,6 +165,8 @@ def _place(opened: _Opened, name: str, spelled: str, labels: tuple[str, ...]) ->
         _index(opened, name, labels)
     elif base.endswith(SUFFIXES):
         _file(opened, name, labels, None)
+    elif labels is None:
+        _file(opened, name, labels, (None, printable(base)))
     elif base.endswith(".mbox"):
         raise SourceError(
             f"data.source: {spelled} does not say its label; "
@@ -166,7 +176,7 @@ def _place(opened: _Opened, name: str, spelled: str, labels: tuple[str, ...]) ->
         raise SourceError(f"data.source: {spelled} is no kind of file that can be read; {_ALLOWED}")
 
 
-def _pairs(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+def _pairs(opened: _Opened, name: str, labels: Names) -> None:
     """LABEL=PATH,LABEL=PATH: an mbox file, a Maildir or any folder each."""
     pairs = []
     for pair in _NEXT_PAIR.split(name):
@@ -191,10 +201,13 @@ def _pairs(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
             _file(opened, path, labels, (label, printable(prefix)))
 
 
-def _folder(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+def _folder(opened: _Opened, name: str, labels: Names) -> None:
     """A sub-folder for each label, mails at any depth below it; or a table in several files."""
     place = place_of(name)
     folders, files = place.children()
+    if labels is None:
+        _any_folder(opened, name, folders, files)
+        return
     found = [folder for folder in folders if folder in labels]
     if not found and (parts := [file for file in files if file.endswith(SUFFIXES)]):
         for part in parts:
@@ -214,6 +227,16 @@ def _folder(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
     _tree(opened, name, {label: label for label in labels if label in found}, labels)
 
 
+def _any_folder(opened: _Opened, name: str, folders: list[str], files: list[str]) -> None:
+    """A folder that says no labels: of mbox files or tables where it has nothing else."""
+    if folders or not files or not all(file.endswith((".mbox", *SUFFIXES)) for file in files):
+        _tree(opened, name, {"": None}, None)
+        return
+    for file in files:
+        mbox = (None, printable(file)) if file.endswith(".mbox") else None
+        _file(opened, _below(name, file), None, mbox)
+
+
 def _below(name: str, part: str) -> str:
     path, mark, options = name.partition("?") if "://" in name else (name, "", "")
     return f"{path.rstrip('/')}/{part}{mark}{options}"
@@ -222,13 +245,13 @@ def _below(name: str, part: str) -> str:
 def _tree(
     opened: _Opened,
     name: str,
-    label_of: dict[str, str],
-    labels: tuple[str, ...],
+    label_of: Mapping[str, str | None],
+    labels: Names,
     prefix: str = "",
 ) -> None:
     """The files below each folder of `label_of`."""
 
-    def mails() -> Iterator[tuple[ReaderName, str, str, Facts]]:
+    def mails() -> Iterator[tuple[ReaderName, str, str | None, Facts]]:
         place = place_of(name)
         for folder, label in label_of.items():
             for entry in place.walk(folder):
@@ -240,13 +263,13 @@ def _tree(
 def _cut_files(
     opened: _Opened,
     name: str,
-    mails: Iterable[tuple[ReaderName, str, str, Facts]],
-    labels: tuple[str, ...],
+    mails: Iterable[tuple[ReaderName, str, str | None, Facts]],
+    labels: Names,
     prefix: str = "",
 ) -> None:
     """Pieces of READ_MAILS files or READ_BYTES, of one reader each."""
     paths: list[str] = []
-    of_paths: list[str] = []
+    of_paths: list[str | None] = []
     size = 0
     now: ReaderName = "files"
 
@@ -273,13 +296,13 @@ def _cut_files(
         opened.add([piece()], len(paths))
 
 
-def _index(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
+def _index(opened: _Opened, name: str, labels: Names) -> None:
     """An index file: a label and a path, relative to the index file, on each line."""
     folder = parent(name)
     place = place_of(folder)
     lines: list[tuple[str, str]] = []
     unknown: set[str] = set()
-    known = {label: label for label in labels}
+    known = {label: label for label in labels or ()}
     with place_of(name).open() as file:
         content = file.read()  # some 30 bytes for each mail
     for number, line in enumerate(io.BytesIO(content), 1):
@@ -289,15 +312,17 @@ def _index(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
         if not path:
             raise SourceError(
                 f"data.source: {name}, line {number}: a label and a path are needed, such as "
-                f"{labels[0]} ../data/inmail.1"
+                f"{labels[0] if labels else 'spam'} ../data/inmail.1"
             )
+        if labels is None:
+            known.setdefault(label, label)
         if label in known:
             lines.append((known[label], path.strip()))
         else:
             unknown.add(label)
     _check_labels(name, unknown, labels)
 
-    def mails() -> Iterator[tuple[ReaderName, str, str, Facts]]:
+    def mails() -> Iterator[tuple[ReaderName, str, str | None, Facts]]:
         for start in range(0, len(lines), READ_MAILS):
             some_lines = lines[start : start + READ_MAILS]
             facts = place.facts([path for _, path in some_lines])
@@ -307,9 +332,7 @@ def _index(opened: _Opened, name: str, labels: tuple[str, ...]) -> None:
     _cut_files(opened, folder, mails(), labels)
 
 
-def _file(
-    opened: _Opened, name: str, labels: tuple[str, ...], mbox: tuple[str, str] | None
-) -> None:
+def _file(opened: _Opened, name: str, labels: Names, mbox: tuple[str | None, str] | None) -> None:
     """A file of many mails: an mbox with its label and the prefix of its ids, or a table."""
     place = place_of(name)
     facts = place.facts([""])[0]

@@ -14,7 +14,7 @@ from cluster.jobs import INTERRUPTED, JobOutcome, checkout
 from cluster.jobs import submit as hand_over
 from training.schema import ConfigError
 
-SUBMITTED = ("train", "tune", "evaluate", "compare", "data", "models", "doctor")
+SUBMITTED = ("train", "tune", "evaluate", "compare", "classify", "data", "models", "doctor")
 
 OnKubernetes = Annotated[
     bool, typer.Option("--kubernetes", help="A RayJob of KubeRay instead of a Ray cluster's job.")
@@ -55,6 +55,8 @@ def submit(
     with command("submit", json_output=json_output) as console:
         if words[0] not in SUBMITTED:
             raise ConfigError(f"a job is one of {', '.join(SUBMITTED)}, got {words[0]!r}")
+        if words[0] == "classify":
+            _is_bulk(words)
         if dry_run and not kubernetes:
             raise ConfigError("--dry-run prints manifests; it needs --kubernetes")
         if kubernetes:
@@ -73,6 +75,18 @@ def submit(
             )
             stage.update(f"{outcome.job_id} {outcome.status}")
         end(console, outcome)
+
+
+def _is_bulk(words: list[str]) -> None:
+    """A job has no files of its own, and what it writes into its own directory is lost."""
+    given = [word.partition("=")[::2] for word in words]
+    out = next((value or [*words, ""][at + 1] for at, (name, value) in enumerate(given)
+                if name == "--out"), "")  # fmt: skip
+    if not any(name == "--bulk" for name, _ in given) or not Path(out).is_absolute():
+        raise ConfigError(
+            "a classify job takes --bulk SOURCE and --out with the absolute path of a directory "
+            "that all nodes share"
+        )
 
 
 def settings() -> dict[str, str]:

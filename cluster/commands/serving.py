@@ -83,7 +83,17 @@ def wait() -> None:
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(help="Mails as raw messages; - is stdin.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Mails as raw messages; - is stdin.")
+    ] = None,
+    bulk: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Instead of files, as data.source; no labels needed."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --bulk, a directory for Parquet files; begun, it is gone on with."),
+    ] = None,
     model: Model = "mailray-spam",
     url: Annotated[
         str | None, typer.Option(help="A server that `mailray serve` started, instead of a model.")
@@ -99,11 +109,19 @@ def classify(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words and facts decide; without --url.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --bulk, copies of the model; as many as GPUs, or CPUs."),
+    ] = None,
+    address: Address = None,
     json_output: Json = False,
 ) -> None:
     """Say of each mail what it is. Exit code 2 if one of the files is no mail.
 
+    With --bulk what is no mail is a row that says why, and the exit code is 2 if all are.
+
     Example: mailray classify inbox/*.eml --url http://127.0.0.1:8000
+    Example: mailray classify --bulk archive.mbox --out verdicts
     """
     with command("classify", json_output=json_output) as console:
         if precision not in ("auto", "bf16", "fp32"):
@@ -112,8 +130,21 @@ def classify(
             raise ConfigError(
                 f"--operating-point: one of {', '.join(points)}, got {operating_point!r}"
             )
-        if explain and url:
+        if explain and (url or bulk):
             raise ConfigError("--explain: needs a model here; a server has POST /v1/explain")
+        if bulk is not None:
+            if files or url:
+                raise ConfigError(f"--bulk excludes {'files' if files else '--url'}")
+            from cluster.commands.bulk import bulk as classify_all
+
+            return classify_all(
+                console, bulk, out, model=model, precision=precision,
+                operating_point=operating_point, workers=workers, address=address,
+            )  # fmt: skip
+        if not files:
+            raise ConfigError("name the mails' files, or a source with --bulk")
+        if out is not None or workers is not None:
+            raise ConfigError("--out and --workers are for --bulk")
         mails = dict(enumerate(files))
         raws, faults = _read(mails)
         with console.stage("classify") as stage:

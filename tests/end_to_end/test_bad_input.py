@@ -78,6 +78,12 @@ def test_a_mail_is_explained(mailray: Mailray, bundle: Path, tmp_path: Path) -> 
         (["report", "absent", "--output", "no/r.html"], ["--output: there is no directory no"]),
         (["report", "absent", "--output", "tests"], ["--output: tests is a directory"]),
         (["classify", "README.md", "--model", "absent"], ["no model absent is registered"]),
+        (["classify"], ["name the mails' files, or a source with --bulk"]),
+        (["classify", "--bulk", "synthetic:9"], ["--bulk needs --out DIR"]),
+        (["classify", "--bulk", "synthetic:9", "--out", "s3://x/y"], ["--out: a directory that"]),
+        (["classify", "x.eml", "--bulk", "synthetic:9"], ["--bulk excludes files"]),
+        (["classify", "x.eml", "--out", "y"], ["--out and --workers are for --bulk"]),
+        (["submit", "--", "classify", "--bulk", "s", "--out", "y"], ["--out with the absolute"]),
         (["serve", "--model", "absent"], ["no model absent is registered"]),
         (["data", "fetch", "enron"], ["no corpus 'enron'"]),
         (["data", "suspects", "--output", "x.txt"], ["--output: a file that ends in .parquet"]),
@@ -132,6 +138,27 @@ def test_models_that_cannot_be_measured_or_compared_are_told_in_one_line(
     assert said.code == 2
     [line] = [line for line in said.err.splitlines() if line.startswith("mailray: ")]
     assert "gives 2 of 2 mails no probability, but NaN (m1, m2)" in line
+
+
+def test_bulk_fails_only_where_no_mail_has_a_verdict(
+    mailray: Mailray, bundle: Path, tmp_path: Path
+) -> None:
+    mail = tmp_path / "mail"
+    mail.mkdir()
+    (mail / "a").write_bytes(b"")
+    words = ["classify", "--bulk", str(mail), "--model", str(bundle), "--json", "--out"]
+    said = mailray(*words, str(tmp_path / "one"))
+    assert said.code == 2
+    assert f"no mail of {mail} has a verdict; the first, a: " in said.json["error"]["message"]
+    (mail / "b").write_bytes(b"Subject: x\r\n\r\nhello\r\n")
+    said = mailray(*words, str(tmp_path / "one"))
+    assert said.code == 2
+    assert f"the mails of {mail} have changed since" in said.json["error"]["message"]
+    said = mailray(*words, str(tmp_path / "two"))
+    assert said.code == 0, said.err
+    assert (said.json["mails"], said.json["errors"]) == (2, 1)
+    again = mailray(*words, str(tmp_path / "two"))
+    assert (again.code, again.json["scored"], again.json["mails"]) == (0, 0, 2)
 
 
 def test_a_home_that_cannot_be_written_is_named(mailray: Mailray, home: Path) -> None:

@@ -67,7 +67,7 @@ def _server(home: Path, *words: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 1e-2)])
-def test_evaluate_serve_and_classify_agree_on_each_mail(
+def test_evaluate_serve_classify_and_bulk_agree_on_each_mail(
     smoke_home: Path, tmp_path: Path, free_port: int, precision: str, tolerance: float
 ) -> None:
     for id_, label, raw in synthetic.mails(100):
@@ -88,7 +88,17 @@ def test_evaluate_serve_and_classify_agree_on_each_mail(
     with _server(smoke_home, *model) as url:
         served = run(smoke_home, *asked, "--url", url)
     assert (direct.code, served.code) == (0, 0), direct.err + served.err
+    words = ["--bulk", str(tmp_path / "mail"), "--out", str(tmp_path / "bulk"), "--json"]
+    said_in_bulk = run(
+        smoke_home, "classify", *words, "--model", "mailray-smoke", "--precision", precision
+    )
+    assert (said_in_bulk.code, said_in_bulk.json["mails"]) == (0, 100), said_in_bulk.err
+    parts = pq.read_table([*(tmp_path / "bulk").glob("part-*.parquet")]).to_pylist()
+    in_bulk = {row["id"]: row for row in parts}
     for row, one, two in zip(rows, direct.json["mails"], served.json["mails"], strict=True):
+        three = in_bulk[row["id"]]
+        assert (three["label"], three["version"]) == (one["label"], one["version"])
+        assert three["p_spam"] == pytest.approx(row["p_spam"], abs=tolerance)
         assert row["predicted"] == one["label"] == two["label"]
         assert one["version"] == two["version"] == said.json["version"]
         for answer in (one, two):

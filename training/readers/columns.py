@@ -3,6 +3,7 @@
 `label`, and `raw` (a message) or any of `subject`, `from`, `body` (or `text`, or `email`); where a
 mail may have several labels, `label` is a list, or a text like `work|urgent`, empty for none;
 `id`, `group`, `date` and `split` where they are known. Case does not matter, others are ignored.
+Where labels are not wanted, `label` may be missing or hold anything, and `split` means nothing.
 """
 
 import datetime as dt
@@ -25,7 +26,7 @@ SPLITS: Final = {
 }  # fmt: skip
 
 
-def check_columns(place: str, columns: Sequence[str]) -> dict[str, str]:
+def check_columns(place: str, columns: Sequence[str], *, labelled: bool) -> dict[str, str]:
     """The columns of COLUMNS that there are: our name -> theirs.
 
     Raises:
@@ -38,11 +39,12 @@ def check_columns(place: str, columns: Sequence[str]) -> dict[str, str]:
             raise SourceError(f"data.source: {place} has the column {name} twice")
         if name in COLUMNS:
             found[name] = column
-    if "label" not in found or not any(name in found for name in ("raw", *FIELDS)):
+    unlabelled = labelled and "label" not in found
+    if unlabelled or not any(name in found for name in ("raw", *FIELDS)):
         there = (" ".join(printable(column).split()) for column in columns)  # it may have lines
         raise SourceError(
-            f"data.source: {place} needs the column label, and raw or some of subject, from, body, "
-            f"text; it has {', '.join(there)}"
+            f"data.source: {place} needs the column {'label, and ' if labelled else ''}raw or some "
+            f"of subject, from, body, text; it has {', '.join(there)}"
         )
     return found
 
@@ -55,12 +57,15 @@ def mail_row(values: dict[str, Any], default_id: str, piece: Piece) -> Row:
         given = _texts(values.get("label"))
         row["label"] = SEPARATOR.join(given)
         row["group"] = _text(values, "group") or row["label"]
-        try:
-            row["label"] = Labels(piece.allowed, piece.multi).spelling(given)
-        except ValueError as error:
-            return row | {"error": str(error)}
+        if piece.allowed is None:
+            row["label"] = row["label"] or None
+        else:
+            try:
+                row["label"] = Labels(piece.allowed, piece.multi).spelling(given)
+            except ValueError as error:
+                return row | {"error": str(error)}
         row["date"] = epoch_seconds(values.get("date"))
-        if split := _text(values, "split"):
+        if piece.allowed is not None and (split := _text(values, "split")):
             if split.strip().lower() not in SPLITS:
                 return row | {"error": f"split {split[:80]!r} is not train, validation or test"}
             row["split"] = SPLITS[split.strip().lower()]

@@ -37,7 +37,7 @@ def files(piece: Piece) -> Iterator[Row]:
         yield row | ({"raw": raw} if len(raw) <= MAX_MAIL_BYTES else {"error": TOO_LARGE})
 
 
-def _identity(piece: Piece, path: str, label: str) -> tuple[str, str]:
+def _identity(piece: Piece, path: str, label: str | None) -> tuple[str, str]:
     """Id and group: path and folder, but a Maildir's flags and its move from new/ to cur/ are
     no other mail, and the folders beside an index file say nothing."""
     shown = printable(posixpath.join(piece.prefix, path))
@@ -46,7 +46,7 @@ def _identity(piece: Piece, path: str, label: str) -> tuple[str, str]:
         group = posixpath.dirname(folder)
         return posixpath.join(group, name.partition(":2,")[0]), group
     if piece.reader == "index":
-        return shown.removeprefix("/") if shown[0] == "/" else _UP.sub("", shown), label
+        return shown.removeprefix("/") if shown[0] == "/" else _UP.sub("", shown), label or ""
     return shown, posixpath.dirname(shown)
 
 

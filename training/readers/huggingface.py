@@ -10,7 +10,7 @@ from training.readers.piece import READ_MAILS, Piece, Row, SourceError, reason, 
 from training.readers.place import base_name
 
 
-def open_hf(name: str, labels: tuple[str, ...]) -> tuple[list[Piece], int, str]:
+def open_hf(name: str, labels: tuple[str, ...] | None) -> tuple[list[Piece], int, str]:
     """The pieces of a dataset, how many mails it has, and its fingerprint.
 
     Its splits are splits of the mails where it has several and their names say which; a dataset
@@ -23,13 +23,14 @@ def open_hf(name: str, labels: tuple[str, ...]) -> tuple[list[Piece], int, str]:
     splits = hf_dataset(name)
     pieces: list[Piece] = []
     for part, dataset in splits.items():
-        columns = check_columns(f"hf:{name}", dataset.column_names)
-        named = _names(dataset.features[columns["label"]]) or labels
-        if unknown := sorted(set(named) - set(labels)):
-            raise SourceError(
-                f"data.source: hf:{name} has labels {some(unknown)}; "
-                f"data.labels allows {', '.join(labels)}"
-            )
+        columns = check_columns(f"hf:{name}", dataset.column_names, labelled=labels is not None)
+        if labels is not None:
+            named = _names(dataset.features[columns["label"]]) or labels
+            if unknown := sorted(set(named) - set(labels)):
+                raise SourceError(
+                    f"data.source: hf:{name} has labels {some(unknown)}; "
+                    f"data.labels allows {', '.join(labels)}"
+                )
         pieces += [
             Piece(
                 reader="hf",

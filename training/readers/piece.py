@@ -35,8 +35,8 @@ class Piece:
     reader: ReaderName
     place: str
     """The folder or file: an absolute local path, a URI, or the name of a hub dataset."""
-    allowed: tuple[str, ...]
-    """The labels that a row may have."""
+    allowed: tuple[str, ...] | None
+    """The labels that a row may have; None where it needs none, and may have any."""
     multi: bool = False
     """A row may have several of them, or none."""
     prefix: str = ""
@@ -45,7 +45,7 @@ class Piece:
     """The label of every mail, where the place says it rather than the rows."""
     paths: tuple[str, ...] = ()
     """Files below `place`, a mail each, and ..."""
-    path_labels: tuple[str, ...] = ()
+    path_labels: tuple[str | None, ...] = ()
     """... the label of each."""
     split: str | None = None
     """The split of every mail, where the place says it rather than the rows."""

@@ -59,7 +59,7 @@ def _open_jsonl(whole: Piece) -> list[Piece]:
         raise SourceError(f"data.source: {whole.place} has no mails")
     if not columns and fault:
         raise SourceError(f"data.source: {whole.place}: the first lines are {fault}")
-    check_columns(whole.place, list(columns))
+    check_columns(whole.place, list(columns), labelled=whole.allowed is not None)
     return ranges(replace(whole, reader="jsonl"))
 
 
@@ -83,7 +83,7 @@ def _open_csv(whole: Piece) -> list[Piece]:
         raise SourceError(f"data.source: {whole.place} is no CSV: {error}") from error
     if any("\0" in name or printable(name) != name for name in header):
         raise SourceError(f"data.source: {whole.place} is not UTF-8; save it as UTF-8")
-    check_columns(whole.place, header)
+    check_columns(whole.place, header, labelled=whole.allowed is not None)
     if not has_mails:
         raise SourceError(f"data.source: {whole.place} has no mails")
     return [replace(whole, reader="csv", part=delimiter, end=whole.size)]
@@ -115,7 +115,8 @@ def _open_parquet(whole: Piece) -> tuple[list[Piece], int]:
         raise SourceError(
             f"data.source: {whole.place} is no Parquet file that can be read: {reason(error)}"
         ) from error
-    paths = tuple(check_columns(whole.place, columns).values())
+    labelled = whole.allowed is not None
+    paths = tuple(check_columns(whole.place, columns, labelled=labelled).values())
     pieces: list[Piece] = []
     start = mails = size = before = 0
     for number in range(facts.num_row_groups):

@@ -1,0 +1,86 @@
+"""`mailray classify --bulk`: every mail of a source, to Parquet files."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from cluster.commands.evaluation import located
+from cluster.console import Console
+from cluster.session import ray_session
+from training.home import Home
+from training.mail import MailError
+from training.schema import ConfigError
+
+
+def bulk(
+    console: Console,
+    name: str,
+    out: Path | None,
+    *,
+    model: str,
+    precision: str,
+    operating_point: str,
+    workers: int | None,
+    address: str | None,
+) -> None:
+    """Score the mails of a source that are not in `out` yet.
+
+    Raises:
+        MailError: no mail at all has a verdict then.
+    """
+    from serving import parts
+    from serving.decision import Decision
+    from training.bundle import load
+    from training.sources import open_source
+
+    if out is None:
+        raise ConfigError("--bulk needs --out DIR: a directory for the verdicts")
+    if "://" in str(out):
+        raise ConfigError(f"--out: a directory that all nodes share, no URI, got {out}")
+    out = out.absolute()
+    bundle = load(located(model).absolute())
+    decision = Decision.of(bundle, operating_point)  # type: ignore[arg-type]
+    with console.stage("source") as stage:
+        stage.update(f"listing {name}")
+        source = open_source(name, None, Home.default().corpora)
+        known = "" if source.mails is None else f"{source.mails:,} mails in "
+        stage.update(f"{known}{len(source.pieces):,} pieces")
+    facts = parts.manifest(bundle, source, decision, precision)
+    parts.begin(out, facts)
+    began = time.monotonic()
+    with console.stage("verdicts") as stage:
+        _, whole = parts.there(out)
+        now = {"scored": 0, "mails_per_second": 0.0}
+        if len(whole) < len(source.pieces):
+            with ray_session(address=address, cpus=workers or 1):
+                from serving.bulk import classify
+
+                now = classify(
+                    bundle, source, out, stage,
+                    precision=precision, operating_point=operating_point, workers=workers,  # type: ignore[arg-type]
+                )  # fmt: skip
+        found = parts.summarize(out, facts)
+        stage.update(
+            f"{found['mails']:,} mails, {now['scored']:,} of them now, "
+            f"{now['mails_per_second']:,.0f} mails/s"
+        )
+    if found["errors"] == found["mails"]:
+        id_, reason = parts.first_error(out) or (name, "it has no mails")
+        raise MailError(f"--bulk: no mail of {name} has a verdict; the first, {id_}: {reason}")
+    console.result(
+        _shown(found, out),
+        {"model": bundle.name, "version": bundle.version, "operating_point": decision.point,
+         "out": out, "seconds": time.monotonic() - began} | now | found,
+    )  # fmt: skip
+
+
+def _shown(found: dict[str, Any], out: Path) -> Group:
+    table = Table("verdict", "mails", "share", box=None)
+    named = {**found["labels"], "unsure, of these": found["unsure"], "no mail": found["errors"]}
+    for label, count in named.items():
+        table.add_row(label, f"{count:,}", f"{count / found['mails']:.2%}")
+    return Group(table, Text(f"\n{found['mails']:,} mails: {out}"))
