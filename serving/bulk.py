@@ -86,11 +86,14 @@ def classify(
     job = _job(todo, score, workers, most)
     progress = _Progress(stage, source, len(whole), mails(folder) if parts else 0)
     try:
-        for row in job.iter_rows():
-            if row["fault"]:
-                kind, _, said = row["fault"].partition(": ")
-                raise _FAULTS[kind](said)
-            progress.add(row)
+        with warnings.catch_warnings():
+            # One piece may have many parts, and Ray counts pieces.
+            warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
+            for row in job.iter_rows():
+                if row["fault"]:
+                    kind, _, said = row["fault"].partition(": ")
+                    raise _FAULTS[kind](said)
+                progress.add(row)
     except ray.exceptions.RayError as error:
         raise BulkError(f"the job was lost: {str(error).strip().splitlines()[-1]}") from error
     return {"scored": progress.scored, "mails_per_second": progress.rate}

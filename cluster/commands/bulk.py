@@ -1,5 +1,6 @@
 """`mailray classify --bulk`: every mail of a source, to Parquet files."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def bulk(
 
     if out is None:
         raise ConfigError("--bulk needs --out DIR: a directory for the verdicts")
-    if "://" in str(out):
+    if re.match(r"\w{2,}:/", str(out)):  # a Path has one slash of two
         raise ConfigError(f"--out: a directory that all nodes share, no URI, got {out}")
     out = out.absolute()
     bundle = load(located(model).absolute())

@@ -40,6 +40,8 @@ _CONNECT_S: Final = 3
 _LOCK: Final = 0x6D61696C  # any number, the same in every process
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _CHUNK: Final = 500
+_MIGRATING: Final = threading.Lock()
+"""Alembic keeps what it migrates in globals: one at a time in a process, of all stores."""
 
 
 class StoreError(RuntimeError):
@@ -69,7 +71,6 @@ class Store:
         self._days = days
         self._url = _checked(url)
         self._ready = False
-        self._preparing = threading.Lock()
         self._engine = _engine(self._url)
 
     @property
@@ -137,7 +138,7 @@ class Store:
 
     def prepare(self) -> None:
         """Bring the tables up to date; processes that do so at once wait for each other."""
-        with self._preparing:
+        with _MIGRATING:
             if self._ready:
                 return
             with _told(), self._engine.execution_options(write=True).begin() as connection:

@@ -299,7 +299,7 @@ def test_a_database_that_is_down_is_503_and_the_classifier_goes_on(
 def test_a_lock_that_does_not_end_is_503_and_holds_nobody_else_up(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.feedback.store._BUSY_S", 0.3)
+    monkeypatch.setattr("serving.feedback.store._BUSY_S", 2.0)
     store = Store(url)
     store.prepare()
     keeper = Keeper(store)
@@ -384,7 +384,7 @@ def test_a_mail_in_the_columns_of_a_source_is_the_same_mail(store: Store) -> Non
     object.__setattr__(piece, "multi", False)
     for kept in store.records():
         values = {"id": kept.id, "label": kept.label, **(kept.mail() or {})}
-        check_columns("feedback", list(values))
+        check_columns("feedback", list(values), labelled=True)
         row = mail_row(values, "x", piece)
         assert "error" not in row
         assert (row["label"], row["id"]) == ("spam", kept.id)
