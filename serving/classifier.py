@@ -5,14 +5,14 @@ classifier = Classifier(Path("bundle"))
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from training.bundle import load
 from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
-from training.scorer import Precision, Scorer
+from training.scorer import Precision, Runtime, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,10 @@ class ModelInfo:
     """What the mail text has beyond the default."""
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp32", "int8"]
+    runtime: Literal["torch", "onnx"] = "torch"
+    measured: dict[str, float] = field(default_factory=dict)
+    """Milliseconds that each runtime took at start, where there was a choice."""
 
 
 class TextClassifier(Protocol):
@@ -64,8 +67,14 @@ class Classifier:
         BundleError: the directory is no bundle that this version can use.
     """
 
-    def __init__(self, path: Path, precision: Precision = "auto") -> None:
-        self._scorer = Scorer(load(path), precision)
+    def __init__(
+        self,
+        path: Path,
+        precision: Precision = "auto",
+        runtime: Runtime = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._scorer = Scorer(load(path), precision, runtime, threads)
 
     @property
     def info(self) -> ModelInfo:
@@ -80,6 +89,8 @@ class Classifier:
             extras=bundle.extras,
             max_length=bundle.read_length,
             precision=self._scorer.precision,
+            runtime=self._scorer.runtime,
+            measured=self._scorer.measured,
         )
 
     def text(self, raw: bytes) -> str:

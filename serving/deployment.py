@@ -46,7 +46,7 @@ class Replica:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._batcher = Batcher(
-            Classifier(Path(config.model), config.precision),
+            Classifier(Path(config.model), config.precision, config.runtime, config.cpus),
             threads=config.cpus,
             batch_size=config.batch_size,
             batch_wait_ms=config.batch_wait_ms,

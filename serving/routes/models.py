@@ -20,7 +20,10 @@ class Model(BaseModel):
     mail_text_version: int
     extras: list[str]
     max_length: int
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp32", "int8"]
+    runtime: Literal["torch", "onnx"]
+    measured: dict[str, float]
+    """Milliseconds that each runtime took at start, where there was a choice."""
 
 
 def routes(service: Service) -> APIRouter:

@@ -293,6 +293,8 @@ def test_the_model_route_says_which_model_answers(send: Send) -> None:
         "extras": [],
         "max_length": 64,
         "precision": "fp32",
+        "runtime": "torch",
+        "measured": {},
     }
     assert send("GET", "/readyz").status_code == 200
 
