@@ -35,8 +35,8 @@ _WRONG_INPUT = (
     "BundleError", "ConfigError", "MailError", "ModelNotFound", "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
-    "ClientError", "CorpusError", "JobError", "LedgerError", "ManifestError", "Refused", "RunError",
-    "ServeError", "SessionError", "TrackingError", "Unreachable",
+    "ClientError", "CorpusError", "ExportError", "JobError", "LedgerError", "ManifestError",
+    "Refused", "RunError", "ServeError", "SessionError", "TrackingError", "Unreachable",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cluster.commands.evaluation import located
+from cluster.commands.evaluation import PRECISIONS, RUNTIMES, located, one_of
 from cluster.commands.frame import Address, Json, Overrides, command
 from cluster.console import Console
 from cluster.session import ray_session
 from training.mail import MailError
-from training.schema import ConfigError, validate
+from training.schema import validate
 
 _CHUNK = 64
 """Mails classified between two updates of the progress line."""
@@ -72,7 +72,12 @@ def classify(
     url: Annotated[
         str | None, typer.Option(help="A server that `mailray serve` started, instead of a model.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32; without --url.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, bf16, fp32 or int8; without --url.")
+    ] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="auto (the fastest here), torch or onnx; without --url.")
+    ] = "auto",
     json_output: Json = False,
 ) -> None:
     """Say of each mail what it is. Exit code 2 if one of the files is no mail.
@@ -80,14 +85,16 @@ def classify(
     Example: mailray classify inbox/*.eml --url http://127.0.0.1:8000
     """
     with command("classify", json_output=json_output) as console:
-        if precision not in ("auto", "bf16", "fp32"):
-            raise ConfigError(f"--precision: one of auto, bf16, fp32, got {precision!r}")
+        one_of("--precision", precision, *PRECISIONS)
+        one_of("--runtime", runtime, *RUNTIMES)
         mails = dict(enumerate(files))
         raws, faults = _read(mails)
         with console.stage("classify") as stage:
             verdicts: dict[int, dict[str, Any]] = {}
             for number, verdict in (
-                _by_url(url, raws, faults) if url else _by_model(model, precision, raws, faults)
+                _by_url(url, raws, faults)
+                if url
+                else _by_model(model, precision, runtime, raws, faults)
             ):
                 verdicts[number] = verdict
                 stage.update(f"{len(verdicts):,} of {len(raws):,} mails", len(verdicts), len(raws))
@@ -134,13 +141,13 @@ def _by_url(
 
 
 def _by_model(
-    model: str, precision: str, raws: dict[int, bytes], faults: dict[int, str]
+    model: str, precision: str, runtime: str, raws: dict[int, bytes], faults: dict[int, str]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     from dataclasses import asdict
 
     from serving.classifier import Classifier
 
-    classifier = Classifier(located(model), precision)  # type: ignore[arg-type]
+    classifier = Classifier(located(model), precision, runtime)  # type: ignore[arg-type]
     texts: dict[int, str] = {}
     for number, raw in raws.items():
         try:
