@@ -134,6 +134,8 @@ class Model(BaseModel):
             "extras": [],
             "max_length": 128,
             "precision": "bf16",
+            "runtime": "torch",
+            "measured": {},
         }
     )
 
@@ -150,6 +152,11 @@ class Model(BaseModel):
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
     precision: str
+    """`bf16`, `fp32` or `int8`"""
+    runtime: str
+    """`torch` or `onnx`"""
+    measured: dict[str, float]
+    """Milliseconds that each runtime took at start, where there was a choice."""
 
 
 class Following(BaseModel):

@@ -200,7 +200,8 @@ class Score:
                     f"{folder} is not there on node {socket.gethostname()}; --out must be on "
                     "storage that all nodes share"
                 )
-            self._classifier = Classifier(Path(bundle), precision, operating_point=point)
+            # Not `auto`: all parts have the same scores, whatever else their machines do.
+            self._classifier = Classifier(Path(bundle), precision, "torch", operating_point=point)
             self._schema = schema(
                 self._classifier.info.labels, multi=self._classifier.info.multi_label
             )

@@ -5,7 +5,7 @@ classifier = Classifier(Path("bundle"))
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,7 +15,7 @@ from serving.decision import Band, Decision, PointName
 from training.bundle import load
 from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
-from training.scorer import Precision, Scorer
+from training.scorer import Precision, Runtime, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,10 @@ class ModelInfo:
     """What the mail text has beyond the default."""
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp32", "int8"]
+    runtime: Literal["torch", "onnx"] = "torch"
+    measured: dict[str, float] = field(default_factory=dict)
+    """Milliseconds that each runtime took at start, where there was a choice."""
     bundle: Path | None = None
     """Where its card lies; no answer tells it."""
 
@@ -84,13 +87,15 @@ class Classifier:
         self,
         path: Path,
         precision: Precision = "auto",
+        runtime: Runtime = "auto",
+        threads: int | None = None,
         *,
         operating_point: PointName = "auto",
         abstain: Band | None = None,
     ) -> None:
         bundle = load(path)
         self.decision = Decision.of(bundle, operating_point, abstain)
-        self.scorer = Scorer(bundle, precision)
+        self.scorer = Scorer(bundle, precision, runtime, threads)
 
     @property
     def info(self) -> ModelInfo:
@@ -105,6 +110,8 @@ class Classifier:
             extras=bundle.extras,
             max_length=bundle.read_length,
             precision=self.scorer.precision,
+            runtime=self.scorer.runtime,
+            measured=self.scorer.measured,
             bundle=bundle.path,
         )
 

@@ -34,9 +34,12 @@ class ServeConfig(Section):
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)
-    """CPU cores, and so Torch threads, of each replica; one fits on any machine."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """`auto` is bf16 weights where the hardware computes in it, fp32 elsewhere."""
+    """CPU cores, and so threads of the runtime, of each replica; one fits on any machine."""
+    runtime: Literal["auto", "torch", "onnx"] = "auto"
+    """`auto`: each replica times what the bundle has (`mailray export`), and takes the fastest."""
+    precision: Literal["auto", "bf16", "fp32", "int8"] = "auto"
+    """`auto`: PyTorch has bf16 weights where the hardware computes in it and fp32 elsewhere; ONNX
+    Runtime takes the faster of fp32 and int8."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens that are scored together, padding included; a mail of more is scored alone. By default
     1,024 on a CPU, where more make each mail wait longer and hardly a forward faster, and 8,192 on

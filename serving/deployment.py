@@ -88,6 +88,8 @@ def engine(config: ServeConfig, path: Path) -> Batcher:
         Classifier(
             path,
             config.precision,
+            config.runtime,
+            config.cpus,
             operating_point=config.operating_point,
             abstain=config.abstain,
         ),

@@ -7,21 +7,24 @@
     model.safetensors    the weights, float32
     tokenizer.json       the tokenizer
     README.md            the model card (training/card.py)
+    model.fp32.onnx      if `mailray export` made them: the encoder and the head for ONNX Runtime;
+    model.int8.onnx      `exports` in bundle.json names them, an older mailray reads past both
 
 Nothing is pickled, and a directory with any other file is refused. It is written beside its place
 and renamed, so it is whole or absent.
 """
 
+import hashlib
 import json
 import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig
@@ -32,8 +35,9 @@ from training.labels import Labels
 from training.mail import MAIL_TEXT_VERSION
 from training.model import HeadShape, MailModel, rebuild
 from training.operating import OperatingPoint
+from training.wide import Wide
 
-FORMAT = 2
+FORMAT: Final = 2
 FILES = frozenset(
     [
         "bundle.json",
@@ -48,6 +52,30 @@ FILES = frozenset(
 
 class BundleError(ValueError):
     """A directory is no bundle that this version can use; the message says why."""
+
+
+OnnxPrecision = Literal["fp32", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxExport:
+    """The encoder and the head once more, for ONNX Runtime."""
+
+    precision: OnnxPrecision
+    sha256: str
+    bytes: int
+    check: dict[str, Any] | None = None
+    """How far its scores are from those of PyTorch in fp32, as `training.export.difference` gives
+    it; None where nobody has looked."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(OnnxPrecision):
+            raise ValueError(f"an export of precision {self.precision!r}")
+
+    @property
+    def file(self) -> str:
+        """Its name in the bundle."""
+        return f"model.{self.precision}.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +109,8 @@ class Bundle:
     which a mail has, the second alone."""
     provenance: dict[str, str] = field(default_factory=dict)
     """As `training.provenance` gives it, and the SHA-256 of the checkpoint's `weights`."""
+    exports: tuple[OnnxExport, ...] = ()
+    """What it has for ONNX Runtime."""
 
     @property
     def label_set(self) -> Labels:
@@ -100,6 +130,46 @@ class Bundle:
                 f"{self.path / 'model.safetensors'} is damaged or of another model"
             ) from error
         return model.eval()
+
+    def wide(self) -> Wide | None:
+        """The trained wide part alone, float32, on the CPU; the encoder is not read."""
+        if not self.head.wide:
+            return None
+        wide = Wide(self.head.wide, self.head.logits)
+        try:
+            with safe_open(self.path / "model.safetensors", "pt") as weights:
+                state = {name: weights.get_tensor(f"wide.{name}") for name in wide.state_dict()}
+            wide.load_state_dict(state)
+        except (SafetensorError, RuntimeError) as error:
+            raise BundleError(
+                f"{self.path / 'model.safetensors'} is damaged or of another model"
+            ) from error
+        return wide.eval()
+
+    def filler(self) -> int:
+        """The token id of padding, as `MailModel.filler`."""
+        facts = json.loads((self.path / "encoder.json").read_text("utf-8"))
+        return int(facts.get("pad_token_id") or 0)
+
+    def onnx(self, precision: OnnxPrecision) -> bytes:
+        """The ONNX model of a precision that `exports` has.
+
+        Raises:
+            BundleError: the file is not the one that was exported.
+        """
+        [export] = [export for export in self.exports if export.precision == precision]
+        content = (self.path / export.file).read_bytes()
+        if hashlib.sha256(content).hexdigest() != export.sha256:
+            raise BundleError(
+                f"{self.path / export.file} is damaged or of another model; export it again"
+            )
+        return content
+
+    def write_facts(self, folder: Path) -> None:
+        """Write `bundle.json`."""
+        facts = {key: value for key, value in asdict(self).items() if key != "path"}
+        text = json.dumps({"format": FORMAT} | facts, indent=2)
+        (folder / "bundle.json").write_text(text, "utf-8")
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, with neither padding nor truncation."""
@@ -153,6 +223,7 @@ def load(path: Path) -> Bundle:
             epochs=tuple(dict(row) for row in facts.get("epochs", ())),
             curves=dict(facts.get("curves", {})),
             provenance=dict(facts.get("provenance", {})),
+            exports=tuple(OnnxExport(**export) for export in facts.get("exports", ())),
         )
     except BundleError:
         raise
@@ -163,6 +234,8 @@ def load(path: Path) -> Bundle:
             f"{path} was trained on mail text {bundle.mail_text_version}, this mailray makes "
             f"{MAIL_TEXT_VERSION}; train anew or use the mailray that made it"
         )
+    if absent := [e.file for e in bundle.exports if not (path / e.file).is_file()]:
+        raise BundleError(f"{path} is no whole model bundle: {', '.join(absent)} missing")
     return bundle
 
 
@@ -209,8 +282,7 @@ def save(
         provenance=provenance or {},
     )
     (new / "README.md").write_text(card(bundle, config), "utf-8")
-    facts = {key: value for key, value in asdict(bundle).items() if key != "path"}
-    (new / "bundle.json").write_text(json.dumps({"format": FORMAT} | facts, indent=2), "utf-8")
+    bundle.write_facts(new)
     if path.exists():
         shutil.rmtree(path)
     new.rename(path)

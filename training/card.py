@@ -53,6 +53,7 @@ def card(bundle: "Bundle", config: TrainConfig) -> str:
         *_data(bundle, config),
         *_procedure(bundle, config),
         *_evaluation(bundle),
+        *_runtimes(bundle),
         *_use(bundle),
         *_made(bundle),
     ]
@@ -234,6 +235,27 @@ def _points(points: Sequence[dict[str, Any]]) -> str:
              f"{recall:.4f} ({_interval(point, 'recall')})")
         )  # fmt: skip
     return _table(("point", "keeps FPR", "threshold", "FPR on test", "recall on test"), rows)
+
+
+def _runtimes(bundle: "Bundle") -> list[str]:
+    """What it has beside PyTorch, and how far that is from it."""
+    if not bundle.exports:
+        return []
+    rows = []
+    for export in bundle.exports:
+        check = export.check
+        row = ("not checked", "", "", "") if check is None else (
+            f"{check['mails']:,}", f"{check['largest']:.2g}", f"{check['mean']:.2g}",
+            str(max([check["changed"], *check["points"].values()])),
+        )  # fmt: skip
+        rows.append((f"ONNX {export.precision}", f"{export.bytes / 1e6:,.1f}", *row))
+    heads = ("runtime", "MB", "held-out mails", "largest difference", "mean", "verdicts changed")
+    return [
+        "## Runtimes",
+        "PyTorch, and ONNX Runtime on a CPU. The differences are of calibrated probabilities from "
+        "those of PyTorch in fp32; the figures above are PyTorch's.",
+        _table(heads, rows),
+    ]
 
 
 def _use(bundle: "Bundle") -> list[str]:

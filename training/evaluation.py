@@ -24,7 +24,7 @@ from training.labels import Labels
 from training.mails import Mails, survey
 from training.operating import OperatingPoint, told
 from training.schema import read_yaml, validate
-from training.scorer import Precision, Scorer
+from training.scorer import Precision, Runtime, Scorer
 from training.sources import SourceError
 from training.stages import Stages
 from training.tokens import UNREADABLE, TokenCache
@@ -86,6 +86,7 @@ def evaluate(
     source: str | None = None,
     split: SplitName = "test",
     precision: Precision = "auto",
+    runtime: Runtime = "torch",
     workers: int = 2,
 ) -> Scored:
     """Score a split of the source that the bundle was trained on, or all of another source.
@@ -100,7 +101,7 @@ def evaluate(
         stages.note(f"{finding.what}: {finding.count:,}{finding.shown}")
     if not len(rows):
         raise SourceError(f"{data.source} has no readable mail in split {split}{_why(mails)}")
-    return scored_on(bundle, mails, rows, stages, precision, workers)
+    return scored_on(bundle, mails, rows, stages, precision, workers, runtime)
 
 
 def data_of(bundle: Bundle, source: str | None = None) -> DataConfig:
@@ -123,12 +124,13 @@ def scored_on(
     stages: Stages,
     precision: Precision = "auto",
     workers: int = 2,
+    runtime: Runtime = "torch",
 ) -> Scored:
     """Score some rows of a source's mails, and say how far that is."""
     with stages.stage("evaluation") as stage:
         scored = score(
             bundle.path, mails.cache, rows, bundle.label_set, precision, workers,
-            lambda done: stage.update(f"{done:,} mails", done, len(rows)),
+            lambda done: stage.update(f"{done:,} mails", done, len(rows)), runtime,
         )  # fmt: skip
         stage.update(f"{len(rows):,} mails")
     return scored
@@ -142,6 +144,7 @@ def score(
     precision: Precision,
     workers: int,
     on_progress: Any = None,
+    runtime: Runtime = "torch",
 ) -> Scored:
     """Score rows of a token cache in a Ray Data job; the result is in the order of `rows`.
 
@@ -156,7 +159,7 @@ def score(
     gpu = ray.cluster_resources().get("GPU", 0) >= workers
     job = ray.data.from_blocks(blocks).map_batches(
         Score,
-        fn_constructor_args=(str(bundle), precision),
+        fn_constructor_args=(str(bundle), precision, runtime),
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=max(1, min(workers, len(blocks)))),
@@ -187,8 +190,8 @@ def score(
 class Score:
     """Adds the scores of each mail's tokens."""
 
-    def __init__(self, bundle: str, precision: Precision) -> None:
-        self.scorer = Scorer(load(Path(bundle)), precision)
+    def __init__(self, bundle: str, precision: Precision, runtime: Runtime) -> None:
+        self.scorer = Scorer(load(Path(bundle)), precision, runtime)
 
     def __call__(self, mails: pa.Table) -> pa.Table:
         scores = self.scorer.score(mails["tokens"].to_pylist())

@@ -39,6 +39,15 @@ class HeadShape:
         """How many it gives."""
         return 1 if self.kind == "sigmoid" and not self.multi else self.labels
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probability of each label, float32 [mails, labels]."""
+        if self.multi:
+            return torch.sigmoid(logits)
+        if self.kind == "sigmoid":
+            positive = torch.sigmoid(logits.squeeze(1))
+            return torch.stack([1 - positive, positive], 1)
+        return torch.softmax(logits, 1)
+
 
 class MailModel(nn.Module):
     """An encoder, pooled to one vector a mail, one linear layer, and maybe a wide part beside."""
@@ -83,12 +92,7 @@ class MailModel(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """The probability of each label, float32 [mails, labels]."""
-        if self.shape.multi:
-            return torch.sigmoid(logits)
-        if self.shape.kind == "sigmoid":
-            positive = torch.sigmoid(logits.squeeze(1))
-            return torch.stack([1 - positive, positive], 1)
-        return torch.softmax(logits, 1)
+        return self.shape.probabilities(logits)
 
 
 def build(

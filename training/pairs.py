@@ -52,8 +52,8 @@ def score_both(
         SourceError: there are no such mails.
     """
     check(a, b)
-    first, rows = _allowed(a, home, stages, source, split)
-    second, others = _allowed(b, home, stages, source, split)
+    first, rows = allowed(a, home, stages, source, split)
+    second, others = allowed(b, home, stages, source, split)
     # A source has the same rows in the same order whatever a model reads of them.
     if not first.cache.table()["id"].equals(second.cache.table()["id"]):
         raise SourceError(
@@ -91,7 +91,7 @@ def _called(bundle: Bundle) -> str:
     return f"{bundle.path} ({'any of ' if bundle.head.multi else ''}{', '.join(bundle.labels)})"
 
 
-def _allowed(
+def allowed(
     bundle: Bundle, home: Home, stages: Stages, source: str | None, split: Side
 ) -> tuple[Mails, np.ndarray]:
     """A source's mails, and the rows that a model may be asked about."""

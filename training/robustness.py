@@ -24,7 +24,7 @@ from training.home import Home
 from training.letters import mail_text_of, opened
 from training.mail import MailError, MailTextOptions, render, text_options
 from training.originals import in_order, mail_of, originals
-from training.scorer import Precision, Scorer
+from training.scorer import Precision, Runtime, Scorer
 from training.stages import Stages
 
 CLEAN = "clean"
@@ -41,6 +41,7 @@ def robustness(
     precision: Precision,
     workers: int,
     stages: Stages,
+    runtime: Runtime = "torch",
 ) -> list[dict[str, Any]]:
     """The figures of the mails of these ids, first clean, then under each of DISGUISES.
 
@@ -56,7 +57,7 @@ def robustness(
             bundle, originals(data, home, ids), precision, min(workers, -(-len(ids) // _BLOCK)),
             lambda done: stage.update(
                 f"{done:,} mails under {len(DISGUISES)} disguises", done, len(ids)
-            ),
+            ), runtime,
         )  # fmt: skip
         table = in_order(found, ids)
         scores = np.array(table["scores"].to_pylist(), np.float32)
@@ -82,14 +83,19 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(
-    bundle: Bundle, mails: ray.data.Dataset, precision: Precision, workers: int, on_progress: Any
+    bundle: Bundle,
+    mails: ray.data.Dataset,
+    precision: Precision,
+    workers: int,
+    on_progress: Any,
+    runtime: Runtime,
 ) -> pa.Table:
     gpu = ray.cluster_resources().get("GPU", 0) >= workers
     # Else Ray would fuse reading and scoring: a task a piece, of which a source may have but one.
     cut = mails.repartition(target_num_rows_per_block=_BLOCK, strict=True)
     job = cut.map_batches(
         Disguised,
-        fn_constructor_args=(str(bundle.path), precision),
+        fn_constructor_args=(str(bundle.path), precision, runtime),
         batch_format="pyarrow",
         batch_size=None,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -115,8 +121,8 @@ class Disguised:
         ]
     )
 
-    def __init__(self, bundle: str, precision: Precision) -> None:
-        self.scorer = Scorer(load(Path(bundle)), precision)
+    def __init__(self, bundle: str, precision: Precision, runtime: Runtime) -> None:
+        self.scorer = Scorer(load(Path(bundle)), precision, runtime)
         self.options = text_options(self.scorer.bundle.extras)
 
     def __call__(self, mails: pa.Table) -> pa.Table:

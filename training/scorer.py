@@ -1,6 +1,7 @@
 """The one way from tokens to probabilities: evaluation, serving and bulk scoring all use it."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -8,38 +9,71 @@ import torch
 
 from training.bundle import Bundle
 from training.calibration import calibrated
+from training.forward import (
+    Choice,
+    Forward,
+    Precision,
+    Runtime,
+    TorchForward,
+    bf16_pays,
+    choose,
+)
+from training.model import MailModel
 from training.tensors import Reader
 from training.tokenizing import encode
 
-Precision = Literal["auto", "bf16", "fp32"]
-BATCH_TOKENS = 8_192
-"""Tokens of one forward, padding included: the activations of a base model stay below 1 GiB."""
-
-
-def bf16_pays() -> bool:
-    """Whether this machine multiplies bf16 matrices in hardware (CUDA, AMX or AVX512-BF16)."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+__all__ = ["Precision", "Runtime", "Scorer", "bf16_pays"]
 
 
 class Scorer:
-    """A bundle's model and tokenizer, ready to score mail texts."""
+    """A bundle's model and tokenizer, ready to score mail texts.
 
-    def __init__(self, bundle: Bundle, precision: Precision = "auto") -> None:
+    `runtime` is PyTorch unless another is asked for: figures that are compared should not depend
+    on what was fastest that day. `threads` are those of ONNX Runtime's own pool, and of the
+    measurement that `auto` makes; by default as many as PyTorch has.
+
+    Raises:
+        BundleError: the bundle or this machine has no such runtime.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision = "auto",
+        runtime: Runtime = "torch",
+        threads: int | None = None,
+    ) -> None:
         self.bundle = bundle
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        bf16 = precision == "bf16" or (precision == "auto" and bf16_pays())
-        self.precision: Literal["bf16", "fp32"] = "bf16" if bf16 else "fp32"
-        self.model = bundle.model().to(self.device)
-        # Converted weights beat autocast, which casts them anew in each forward.
-        for part in (self.model.encoder, self.model.head):
-            part.to(torch.bfloat16 if bf16 else torch.float32)
         self.tokenizer = bundle.tokenizer()
-        self.reader = Reader(
-            self.model.filler, bundle.max_length, bundle.keep_head, bundle.head.wide
-        )
+        self.reader = Reader(bundle.filler(), bundle.max_length, bundle.keep_head, bundle.head.wide)
+        threads = threads or torch.get_num_threads()
+        self._choice: Choice = choose(bundle, self.reader, runtime, precision, threads)
+
+    @property
+    def forward(self) -> Forward:
+        """What runs."""
+        return self._choice.forward
+
+    @property
+    def runtime(self) -> Literal["torch", "onnx"]:
+        """Of `forward`."""
+        return self.forward.runtime
+
+    @property
+    def precision(self) -> Literal["bf16", "fp32", "int8"]:
+        """Of `forward`."""
+        return self.forward.precision
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Milliseconds of each runtime that was timed; empty where none was."""
+        return self._choice.measured
+
+    @cached_property
+    def model(self) -> MailModel:
+        """The model in PyTorch, whatever runs: explanations go through its layers."""
+        forward = self.forward
+        return forward.model if isinstance(forward, TorchForward) else self.bundle.model()
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, as many as the model reads."""
@@ -55,7 +89,7 @@ class Scorer:
         lengths = self.reader.lengths(np.array([len(of_mail) for of_mail in tokens], np.int64))
         batch: list[int] = []
         for row in np.argsort(lengths, kind="stable").tolist():
-            if batch and lengths[row] * (len(batch) + 1) > BATCH_TOKENS:
+            if batch and lengths[row] * (len(batch) + 1) > self.forward.batch_tokens:
                 scores[batch] = self._forward([tokens[i] for i in batch])
                 batch = []
             batch.append(row)
@@ -63,12 +97,6 @@ class Scorer:
             scores[batch] = self._forward([tokens[i] for i in batch])
         return calibrated(scores, self.bundle.temperature, multi=self.bundle.head.multi)
 
-    @torch.inference_mode()
     def _forward(self, tokens: Sequence[list[int]]) -> np.ndarray:
-        ids, mask, grams = self.reader(tokens)
-        logits = self.model(
-            ids.to(self.device),
-            None if mask is None else mask.to(self.device),
-            None if grams is None else grams.to(self.device),
-        )
-        return self.model.probabilities(logits).cpu().numpy()
+        logits = self.forward(*self.reader(tokens))
+        return self.bundle.head.probabilities(logits).numpy()

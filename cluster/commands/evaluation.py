@@ -45,7 +45,8 @@ def evaluate(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Under each disguise of spammers too.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, bf16, fp32 or int8.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="torch, onnx, or auto: the fastest here.")] = "torch",
     workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 2,
     address: Address = None,
     json_output: Json = False,
@@ -56,18 +57,24 @@ def evaluate(
     """
     with command("evaluate", json_output=json_output) as console:
         one_of("--split", split, "train", "validation", "test", "all")
-        one_of("--precision", precision, "auto", "bf16", "fp32")
+        one_of("--precision", precision, *PRECISIONS)
+        one_of("--runtime", runtime, *RUNTIMES)
         if predictions is not None:
             file_to_be("--predictions", predictions)
         from training.bundle import load
         from training.evaluation import data_of, write_predictions
         from training.evaluation import evaluate as score
+        from training.scorer import Scorer
 
         bundle = load(located(model))
+        if runtime == "auto":  # once, or each worker would choose for itself
+            chosen = Scorer(bundle, precision, "auto", threads=1)  # type: ignore[arg-type]
+            runtime, precision = chosen.runtime, chosen.precision
+            del chosen
         with ray_session(address=address, cpus=workers + 2):
             scored = score(
                 bundle, Home.default(), console,
-                source=source, split=split, precision=precision, workers=workers,  # type: ignore[arg-type]
+                source=source, split=split, precision=precision, runtime=runtime, workers=workers,  # type: ignore[arg-type]
             )  # fmt: skip
             if predictions is not None:
                 write_predictions(scored, predictions)
@@ -76,7 +83,9 @@ def evaluate(
             if slices:
                 more["slices"] = _slices(console, bundle, data, scored)
             if robustness:
-                more["robustness"] = _robustness(console, bundle, data, scored, precision, workers)
+                more["robustness"] = _robustness(
+                    console, bundle, data, scored, precision, runtime, workers
+                )
         values = scored.report(bundle.points)
         title = f"{split} mails" if source is None else f"mails of {source}"
         shown = [report(values, bundle.label_set, title)]
@@ -87,7 +96,14 @@ def evaluate(
             values = values | {"baselines": known}
         console.result(
             Group(*shown, *tables(more)),
-            {"model": bundle.name, "version": bundle.version, "path": bundle.path} | values | more,
+            {
+                "model": bundle.name,
+                "version": bundle.version,
+                "path": bundle.path,
+                "runtime": runtime,
+            }
+            | values
+            | more,
         )
 
 
@@ -106,12 +122,13 @@ def _robustness(
     data: "DataConfig",
     scored: "Scored",
     precision: str,
+    runtime: str,
     workers: int,
 ) -> list[dict[str, Any]]:
     from training.robustness import robustness
 
     return robustness(
-        bundle, data, Home.default(), scored.ids, precision, workers, console  # type: ignore[arg-type]
+        bundle, data, Home.default(), scored.ids, precision, workers, console, runtime  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -123,6 +140,9 @@ def located(model: str) -> Path:
 
     return find(Home.default(), model)
 
+
+PRECISIONS = ("auto", "bf16", "fp32", "int8")
+RUNTIMES = ("auto", "torch", "onnx")
 
 SLICES_SHOWN = 20
 """On a terminal; `--json` has them all."""

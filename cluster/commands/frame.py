@@ -36,9 +36,9 @@ _WRONG_INPUT = (
     "PromotionError", "RunNameError", "SourceError",
 )  # fmt: skip
 _FAILURE = (
-    "BulkError", "BusyError", "ClientError", "CorpusError", "JobError", "LedgerError",
-    "ManifestError", "Refused", "RunError", "ServeError", "SessionError", "StoreError",
-    "TrackingError", "Unreachable", "UnreachableError",
+    "BulkError", "BusyError", "ClientError", "CorpusError", "ExportError", "JobError",
+    "LedgerError", "ManifestError", "Refused", "RunError", "ServeError", "SessionError",
+    "StoreError", "TrackingError", "Unreachable", "UnreachableError",
 )  # fmt: skip
 """By name: importing their modules would make `mailray --help` wait for Torch."""
 

@@ -13,7 +13,7 @@ import typer
 from rich.console import Group
 from rich.table import Table
 
-from cluster.commands.evaluation import located
+from cluster.commands.evaluation import PRECISIONS, RUNTIMES, located, one_of
 from cluster.commands.explanation import explained, shown
 from cluster.commands.frame import Address, Json, Overrides, command
 from cluster.console import Console
@@ -102,7 +102,12 @@ def classify(
         Path | None,
         typer.Option(help="With --url: a file with its bearer token; or set MAILRAY_TOKEN."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="auto, bf16 or fp32; without --url.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, bf16, fp32 or int8; without --url.")
+    ] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="auto (the fastest here), torch or onnx; without --url.")
+    ] = "auto",
     operating_point: Annotated[
         str, typer.Option(help="auto, strict, balanced, lenient or none; without --url.")
     ] = "auto",
@@ -124,8 +129,8 @@ def classify(
     Example: mailray classify --bulk archive.mbox --out verdicts
     """
     with command("classify", json_output=json_output) as console:
-        if precision not in ("auto", "bf16", "fp32"):
-            raise ConfigError(f"--precision: one of auto, bf16, fp32, got {precision!r}")
+        one_of("--precision", precision, *PRECISIONS)
+        one_of("--runtime", runtime, *RUNTIMES)
         if operating_point not in (points := ("auto", "strict", "balanced", "lenient", "none")):
             raise ConfigError(
                 f"--operating-point: one of {', '.join(points)}, got {operating_point!r}"
@@ -152,7 +157,7 @@ def classify(
             for number, verdict in (
                 _by_url(url, _token(token_file), raws, faults)
                 if url
-                else _by_model(model, precision, operating_point, raws, faults)
+                else _by_model(model, (precision, runtime), operating_point, raws, faults)
             ):
                 verdicts[number] = verdict
                 stage.update(f"{len(verdicts):,} of {len(raws):,} mails", len(verdicts), len(raws))
@@ -230,15 +235,21 @@ def _token(file: Path | None) -> str | None:
 
 
 def _by_model(
-    model: str, precision: str, point: str, raws: dict[int, bytes], faults: dict[int, str]
+    model: str,
+    how: tuple[str, str],
+    point: str,
+    raws: dict[int, bytes],
+    faults: dict[int, str],
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     from dataclasses import asdict
 
     from serving.classifier import Classifier
 
+    precision, runtime = how
     classifier = Classifier(
         located(model),
         precision,  # type: ignore[arg-type]
+        runtime,  # type: ignore[arg-type]
         operating_point=point,  # type: ignore[arg-type]
     )
     texts: dict[int, str] = {}

@@ -36,7 +36,8 @@ def test_the_lock_has_the_versions_that_the_tests_run_with() -> None:
 def test_the_lock_has_all_that_mailray_needs_except_torch_and_a_hash_for_each() -> None:
     locked = _pins(LOCK)
     project = PROJECT["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["server"]]:
+    for line in [*project["dependencies"], *project["optional-dependencies"]["server"],
+                 *project["optional-dependencies"]["onnx"]]:  # fmt: skip
         wanted = Requirement(line)
         if wanted.name != "torch":
             assert locked[canonicalize_name(wanted.name)] in wanted.specifier

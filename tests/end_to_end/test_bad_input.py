@@ -88,6 +88,16 @@ def test_a_mail_is_explained(mailray: Mailray, bundle: Path, tmp_path: Path) -> 
         (["classify", "x.eml", "--out", "y"], ["--out and --workers are for --bulk"]),
         (["submit", "--", "classify", "--bulk", "s", "--out", "y"], ["--out with the absolute"]),
         (["serve", "--model", "absent"], ["no model absent@champion is registered"]),
+        (
+            ["classify", "README.md", "--runtime", "tensorrt"],
+            ["--runtime: one of auto, torch, onnx"],
+        ),
+        (["export", "absent"], ["no model absent@champion is registered"]),
+        (["export", "absent", "--runtime", "tensorrt"], ["--runtime: one of onnx"]),
+        (
+            ["export", "absent", "--unchecked", "--source", "m"],
+            ["--unchecked and --source exclude"],
+        ),
         (["data", "fetch", "enron"], ["no corpus 'enron'"]),
         (["data", "suspects", "--output", "x.txt"], ["--output: a file that ends in .parquet"]),
         (["data", "suspects", "seed=1", "--model", "m"], ["--model has a config of its own"]),
@@ -105,6 +115,21 @@ def test_a_wrong_call_has_code_2_and_a_line_for_each_fault(
     assert all(any(part in line for line in lines) for part in said_lines), said.err
     assert said.out == ""
     assert not (home / "runs").exists()
+
+
+def test_an_export_without_held_out_mail_is_refused_unless_nobody_shall_look(
+    mailray: Mailray, bundle: Path, tmp_path: Path
+) -> None:
+    words = ["export", str(bundle), "--out", str(tmp_path / "out")]
+    said = mailray(*words)
+    assert said.code == 2
+    [line] = [line for line in said.err.splitlines() if line.startswith("mailray: ")]
+    assert "name held-out mail with --source, or export --unchecked" in line
+    assert not (tmp_path / "out").exists()
+    said = mailray(*words, "--unchecked", "--json")
+    assert said.code == 0, said.err
+    assert (said.json["precision"], said.json["check"]) == ("fp32", None)
+    assert (tmp_path / "out" / "model.fp32.onnx").stat().st_size == said.json["bytes"]
 
 
 def test_a_csv_without_labels_and_a_model_without_weights_start_nothing(

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow
 
 def test_every_command_has_help_with_an_example(home: Path) -> None:
     commands = [
-        "train", "evaluate", "report", "compare", "tune", "serve", "classify", "submit", "doctor",
-        "quickstart", "data fetch", "data prepare", "data show", "data suspects", "data clean",
+        "train", "evaluate", "report", "compare", "tune", "export", "serve", "classify", "submit",
+        "doctor", "quickstart", "data fetch", "data prepare", "data show", "data suspects",
+        "data clean",
     ]  # fmt: skip
     for words in commands:
         said = run(home, *words.split(), "--help")
@@ -103,6 +104,29 @@ def test_evaluate_serve_classify_and_bulk_agree_on_each_mail(
         assert one["version"] == two["version"] == said.json["version"]
         for answer in (one, two):
             assert answer["scores"]["spam"] == pytest.approx(row["p_spam"], abs=tolerance)
+
+
+def test_an_export_is_checked_on_the_models_own_test_mails_and_serves(
+    smoke_home: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "int8"
+    words = ["export", "mailray-smoke", "--int8", "--out", str(place), "--json"]
+    said = run(smoke_home, *words)
+    assert said.code == 0, said.err
+    assert said.json["check"]["mails"] > 20
+    assert 0 < said.json["check"]["largest"] < 0.1
+    figures = [
+        run(smoke_home, "evaluate", "--model", str(place), "--runtime", runtime, "--json")
+        for runtime in ("onnx", "torch")
+    ]
+    assert [found.code for found in figures] == [0, 0], figures[0].err + figures[1].err
+    [onnx, torch] = (found.json for found in figures)
+    assert (onnx["runtime"], torch["runtime"]) == ("onnx", "torch")
+    assert onnx["accuracy"] == pytest.approx(torch["accuracy"], abs=0.02)
+    assert onnx["loss"] != torch["loss"]
+    (tmp_path / "a.eml").write_bytes(next(iter(synthetic.mails(1)))[2])
+    said = run(smoke_home, "classify", str(tmp_path / "a.eml"), "--model", str(place), "--json")
+    assert said.code == 0, said.err
 
 
 def test_suspected_labels_are_listed_by_id_and_a_model_stands_beside_its_baselines(

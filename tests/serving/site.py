@@ -35,7 +35,9 @@ class Twin:
     ready = True
 
     def __init__(self, bundle: Path | None = None) -> None:
-        self.model = ModelInfo("twin", "3", ("ham", "spam"), False, 2, (), 64, "fp32", bundle)
+        self.model = ModelInfo(
+            "twin", "3", ("ham", "spam"), False, 2, (), 64, "fp32", bundle=bundle
+        )
 
     async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         unsure = "maybe" in text
