@@ -8,7 +8,7 @@
     tokenizer.json       the tokenizer
     README.md            the model card (training/card.py)
     model.fp32.onnx      if `mailray export` made them: the encoder and the head for ONNX Runtime;
-    model.int8.onnx      `exports` in bundle.json names them, an older mailray reads past both
+    model.int8.onnx      `exports` in bundle.json names them
 
 Nothing is pickled, and a directory with any other file is refused. It is written beside its place
 and renamed, so it is whole or absent.
@@ -48,6 +48,8 @@ FILES = frozenset(
         "README.md",
     ]
 )
+EXPORTED = frozenset({"model.fp32.onnx", "model.int8.onnx"})
+"""What `mailray export` may add."""
 
 
 class BundleError(ValueError):
@@ -193,7 +195,9 @@ def load(path: Path) -> Bundle:
         raise BundleError(f"{path} is no model bundle: {', '.join(missing)} missing")
     # A pickle beside the weights runs code in whatever reads it; nothing of ours ever writes one.
     others = sorted(
-        file.name for file in path.iterdir() if file.name not in FILES and file.name[0] != "."
+        file.name
+        for file in path.iterdir()
+        if file.name not in FILES | EXPORTED and file.name[0] != "."
     )
     if others:
         raise BundleError(
