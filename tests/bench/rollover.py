@@ -185,6 +185,9 @@ async def scenario(home: Home, port: int, requests: int, concurrency: int) -> di
         await move("3")
         await asyncio.sleep(0.5)
         kill()
+        late = time.monotonic() + 120
+        while not any(a.version == "3" for a in load.answers[-99:]) and time.monotonic() < late:
+            await asyncio.sleep(0.2)
         load.enough = True
 
     began = time.time()
@@ -219,17 +222,18 @@ async def scenario(home: Home, port: int, requests: int, concurrency: int) -> di
 def serve(home: Home, port: int, *overrides: str) -> "subprocess.Popen[bytes]":
     """`mailray serve`, until it answers."""
     environment = os.environ | {"MAILRAY_HOME": str(home.root), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "cluster.main", "serve", "--model", f"{NAME}@champion",
-            f"port={port}", "replicas=2", "watch_s=1", *overrides,
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=(home.root / "serve.log").open("wb"),
-        start_new_session=True,
-    )  # fmt: skip
+    with (home.root / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "cluster.main", "serve", "--model", f"{NAME}@champion",
+                f"port={port}", "replicas=2", "watch_s=1", *overrides,
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
     until = time.monotonic() + 900
     while True:
         with suppress(httpx.HTTPError):
