@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serving import openapi, payload
 from serving.access import caller
+from serving.answers import Kept
 from serving.errors import ApiError, answers
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import MAX_ID, MAX_MESSAGE_ID, Record, key
@@ -88,20 +89,9 @@ class FeedbackBody(_Strict):
         return self
 
 
-class Kept(BaseModel):
-    """Feedback that is on disk."""
-
-    id: str
-    """For DELETE /v1/feedback/{id}."""
-    new: bool
-    """False where the same was there already."""
-    text_kept: bool
-    """Whether the mail itself is kept, too."""
-
-
 def routes(service: Service, keeper: Keeper) -> APIRouter:
     """The routes over a service that takes feedback."""
-    router = APIRouter()
+    router = APIRouter(tags=["feedback"])
     permits = Permits(_AT_ONCE)
     model = service.engine.model
     labels = Labels(model.labels, model.multi_label)
