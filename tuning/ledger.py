@@ -42,7 +42,7 @@ class Ledger:
         self.study = entry.opened(path / LEDGER, list(config.directions.values()))
         self._halving = config.stopping.kind == "asha"
         self.handed: set[int] = set()
-        """Trials that were given out since the ledger was opened."""
+        """Trials that were given out since the ledger was opened and have not been brought back."""
         self.began = time.monotonic()
         self.before = float(self.study.user_attrs.get("wall", 0.0))
 
@@ -57,7 +57,9 @@ class Ledger:
 
     def _known(self, found: FrozenTrial) -> Trial:
         trial = entry.read(found)
-        if trial.state == "running" and trial.until is not None:
+        # One whose last epoch is told is still handed out until its process has let it go.
+        held = found.number in self.handed
+        if trial.state == "running" and trial.until is not None and not held:
             reached = max(trial.epochs, default=0)
             if reached and self.until(trial) <= reached < self.end(trial):
                 return replace(trial, state="paused")
@@ -151,6 +153,7 @@ class Ledger:
 
     def finish(self, number: int) -> Trial:
         """A trial has come to its end, or to a rung, or was stopped as `report` said."""
+        self.handed.discard(number)
         trial = self.get(number)
         values = [trial.value(metric) for metric in self.config.directions]
         if trial.state != "running":
@@ -175,6 +178,7 @@ class Ledger:
 
     def fail(self, number: int, reason: str) -> Trial:
         """A trial cannot go on."""
+        self.handed.discard(number)
         if self._frozen(number).state is TrialState.RUNNING:
             self._live(number).set_user_attr("reason", reason)
             self.study.tell(number, state=TrialState.FAIL)

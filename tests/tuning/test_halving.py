@@ -110,6 +110,22 @@ def test_a_budget_brings_one_trial_to_its_end_and_is_kept(
     assert budget - 2 <= spent <= budget
 
 
+def test_a_trial_is_promoted_only_when_its_process_has_let_it_go(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, _study("trials=3"), EPOCHS)
+    for loss in (0.5, 0.4, 0.1):
+        trial = ledger.next()
+        assert trial is not None
+        ledger.report(trial.number, 1, {"epoch": 1, "val_loss": loss, "seconds": 1.0})
+        if trial.number < 2:
+            ledger.finish(trial.number)
+    assert ledger.next() is None
+    assert ledger.waits, "the best of three has told its epoch, and is not back yet"
+    assert ledger.finish(2).state == "paused"
+    promoted = ledger.next()
+    assert promoted is not None
+    assert (promoted.number, ledger.until(promoted)) == (2, 3)
+
+
 def test_too_few_trials_for_a_share_still_give_a_result(tmp_path: Path) -> None:
     trials = Cluster(tmp_path, _study("trials=2"), [0.5, 0.4]).run()
     assert [trial.state for trial in trials] == ["paused", "done"]

@@ -117,7 +117,7 @@ def test_a_grid_registers_its_best_trial(home: Path, tmp_path: Path) -> None:
 def test_stopped_and_failed_trials_leave_nothing_behind(home: Path, tmp_path: Path) -> None:
     record = _record(
         home, "s", tmp_path,
-        "searcher: grid\nconcurrent: 1\nstopping: {kind: asha, factor: 2}\n"
+        "searcher: grid\nstopping: {kind: asha, factor: 2}\n"
         "space: {optimizer.lr: {grid: [0.003, 1.0e+30, 0.00001, 0.00002]}}",
         "optimizer.epochs=3",
     )  # fmt: skip
