@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from serving import payload
 from serving.errors import ApiError
@@ -80,6 +89,20 @@ class EncodedMail(BaseModel):
 
     raw_base64: str = Field(json_schema_extra={"format": "byte"})
     """In the base64 of RFC 4648, padded, without line ends."""
+
+
+def _kind(given: Any) -> str:
+    names = given if isinstance(given, Mapping) else ()
+    return next((f"<{name}>" for name in ("raw", "raw_base64") if name in names), "<fields>")
+
+
+AnyMail = Annotated[
+    Annotated[MailParts, Tag("<fields>")]
+    | Annotated[RawMail, Tag("<raw>")]
+    | Annotated[EncodedMail, Tag("<raw_base64>")],
+    Discriminator(_kind),
+]
+"""As its own field names say; `payload.faults` leaves out what stands in brackets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]++|(?:\\.)++|\\)*+"?', re.DOTALL)
 """Possessive, and matching also a string without an end: linear in whatever comes."""
 _SHOWN_FAULTS: Final = 5
 _SHOWN_CHARS: Final = 80
+_KIND: Final = re.compile("<[a-z_0-9]+>")
 _OWN_NAME: Final = re.compile(r"[a-z_0-9.\[\]]{0,80}")
 """The rest may be a client's words, as keys of an object are."""
 
@@ -115,12 +116,15 @@ def faults(error: ValidationError) -> str:
     """What is wrong with which fields, in one line; nothing of what they hold."""
     found = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        name = ".".join(map(str, item["loc"]))
+        # Which one of a union it is taken for is no name that a client has given.
+        name = ".".join(part for part in map(str, item["loc"]) if not _KIND.fullmatch(part))
         where = (name if _OWN_NAME.fullmatch(name) else shown(name)) or "the body"
         if item["type"] == "extra_forbidden":
             found.append(f"{shown(name)}: no such field")
         elif item["type"] == "value_error":
             found.append(item["msg"].removeprefix("Value error, "))
+        elif item["type"] == "model_type":
+            found.append(f"{where}: must be an object with named fields")
         else:
             found.append(f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}")
     return _joined(found)

@@ -4,10 +4,11 @@ The text of a mail is there only if whoever sent it agreed to that. `migrations`
 a change here needs a new file in `migrations/versions`.
 """
 
+import base64
 import hashlib
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Double, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 MAX_ID: Final = 128
@@ -46,7 +47,8 @@ class Record(Base, kw_only=True):
     """Consent to keep the mail."""
     train: Mapped[bool]
     """Consent to train on it."""
-    raw: Mapped[str | None] = mapped_column(Text)
+    raw: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """A whole message."""
     subject: Mapped[str | None] = mapped_column(Text)
     sender: Mapped[str | None] = mapped_column(Text)
     body: Mapped[str | None] = mapped_column(Text)
@@ -58,7 +60,10 @@ class Record(Base, kw_only=True):
     def mail(self) -> dict[str, Any] | None:
         """Its mail in the columns of `training.readers.columns`; None where none is kept."""
         if self.raw is not None:
-            return {"raw": self.raw}
+            try:
+                return {"raw": self.raw.decode()}
+            except UnicodeDecodeError:
+                return {"raw_base64": base64.b64encode(self.raw).decode()}
         if self.subject is None and self.sender is None and self.body is None:
             return None
         return {"subject": self.subject, "from": self.sender, "body": self.body}

@@ -38,7 +38,7 @@ THREADS: Final = 4
 _BUSY_S: Final = 5
 _CONNECT_S: Final = 3
 _LOCK: Final = 0x6D61696C  # any number, the same in every process
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _CHUNK: Final = 500
 _MIGRATING: Final = threading.Lock()
 """Alembic keeps what it migrates in globals: one at a time in a process, of all stores."""
@@ -145,7 +145,7 @@ class Store:
                 if connection.dialect.name == "postgresql":
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
                 config = Config()
-                config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+                config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             self._ready = True

@@ -16,7 +16,7 @@ from serving.answers import Kept
 from serving.errors import ApiError, answers
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import MAX_ID, MAX_MESSAGE_ID, Record, key
-from serving.mails import MailParts, RawMail, Text
+from serving.mails import AnyMail, EncodedMail, MailParts, RawMail, Text, decoded
 from serving.service import Permits, Service
 from training.labels import Labels
 
@@ -79,7 +79,7 @@ class FeedbackBody(_Strict):
     version: Annotated[Text, Field(max_length=200)] | None = None
     """Of the model that had said so."""
     consent: Consent = Consent()
-    mail: MailParts | RawMail | None = None
+    mail: AnyMail | None = None
     """The mail as fields, or whole."""
 
     @model_validator(mode="after")
@@ -154,6 +154,7 @@ def _label_schema(labels: Labels) -> dict[str, Any]:
 
 
 def _record(said: FeedbackBody, label: str, token: str) -> Record:
+    raw = _raw(said.mail)  # also where it is not kept: what is wrong with it is told
     kept = said.mail if said.consent.store_text else None
     fields = kept if isinstance(kept, MailParts) else None
     return Record(
@@ -170,11 +171,18 @@ def _record(said: FeedbackBody, label: str, token: str) -> Record:
         version=_clean(said.version),
         store_text=said.consent.store_text,
         train=said.consent.train,
-        raw=_clean(kept.raw) if isinstance(kept, RawMail) else None,
+        raw=raw if kept else None,
         subject=_clean(fields.subject) if fields else None,
         sender=_clean(fields.sender) if fields else None,
         body=_clean(fields.body) if fields else None,
     )
+
+
+def _raw(mail: AnyMail | None) -> bytes | None:
+    """The message that was sent; raises ApiError where it is not base64."""
+    if isinstance(mail, EncodedMail):
+        return decoded(mail.raw_base64, "mail.raw_base64")
+    return mail.raw.encode() if isinstance(mail, RawMail) else None
 
 
 def _clean(text: str | None) -> str | None:

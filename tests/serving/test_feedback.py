@@ -1,6 +1,7 @@
 """Feedback: kept once it is answered, once however often it is sent, only what was agreed to."""
 
 import asyncio
+import base64
 import json
 import sqlite3
 import threading
@@ -14,13 +15,16 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from serving.access import Access
+from serving.calls import Feedback, feedback_call
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import Base, Record, key
-from serving.feedback.store import ConflictError, Store, StoreError, feedback_url
+from serving.feedback.store import MIGRATIONS, ConflictError, Store, StoreError, feedback_url
 from tests.serving.twins import app_of, client_of, token_in
 from training.readers.columns import check_columns, mail_row
 from training.readers.piece import Piece
@@ -28,6 +32,7 @@ from training.schema import ConfigError
 
 SAID = {"request_id": "r-1", "label": "spam", "verdict": {"label": "ham", "probability": 0.75}}
 FIELDS = {"subject": "Prize", "from": "Ann <a@example.org>", "body": "Claim it"}
+ENCODED = {"raw_base64": base64.b64encode(b"Subject: Prize\n\nClaim it").decode()}
 AGREED = {"store_text": True, "train": True}
 
 
@@ -83,8 +88,25 @@ def test_feedback_is_there_once_it_is_answered(send: Send, store: Store) -> None
     assert abs(row.created / 1000 - time.time()) < 60
 
 
+@pytest.mark.parametrize(
+    "raw", [b"Subject: Pr\xc3\xads\n\nClaim\0it", b"Subject: Pr\xeds\n\nClaim"]
+)
+def test_a_whole_message_is_kept_byte_for_byte(send: Send, store: Store, raw: bytes) -> None:
+    said = feedback_call(Feedback("spam", request_id="r", mail=raw, store_text=True)).json
+    assert send(said).json()["text_kept"] is True
+    [row] = store.records()
+    assert row.raw == raw
+
+
+def test_a_message_that_is_not_base64_is_refused_with_or_without_consent(send: Send) -> None:
+    for consent in ({}, AGREED):
+        answer = send(SAID | {"consent": consent, "mail": {"raw_base64": "Cl*im"}})
+        assert answer.status_code == 422
+        assert answer.json()["error"]["message"] == "mail.raw_base64: is not base64"
+
+
 @pytest.mark.parametrize("consent", [{}, {"store_text": False}, {"train": True}])
-@pytest.mark.parametrize("mail", [FIELDS, {"raw": "Subject: Prize\n\nClaim it"}])
+@pytest.mark.parametrize("mail", [FIELDS, {"raw": "Subject: Prize\n\nClaim it"}, ENCODED])
 def test_a_mail_is_kept_with_consent_only(
     send: Send, url: str, store: Store, consent: dict[str, bool], mail: dict[str, str]
 ) -> None:
@@ -126,6 +148,8 @@ def test_half_characters_and_nuls_are_dropped(send: Send, store: Store) -> None:
     [
         ({"label": "spam"}, "request_id or message_id is needed"),
         ({"request_id": "r"}, "label: "),
+        (SAID | {"mail": {"raw_base64": 1}}, "mail.raw_base64: input should be a valid string"),
+        (SAID | {"mail": {"topic": "x"}}, "'mail.topic': no such field"),
         ({"request_id": "r", "label": "junk"}, "one of ham, spam is needed"),
         ({"request_id": "r", "label": []}, "label: "),
         ({"request_id": "r", "label": ["ham", "spam"]}, "label: one of"),
@@ -136,7 +160,7 @@ def test_half_characters_and_nuls_are_dropped(send: Send, store: Store) -> None:
         (SAID | {"consent": True}, "consent: "),
         (SAID | {"verdict": {"label": "ham", "probability": 1.5}}, "verdict.probability: "),
         (SAID | {"mail": {}}, "must not be blank"),
-        (SAID | {"mail": "Subject: a"}, "mail."),
+        (SAID | {"mail": "Subject: a"}, "mail: must be an object"),
         (SAID | {"who": "me"}, "'who': no such field"),
         ([], "object"),
     ],
@@ -226,13 +250,32 @@ def test_old_feedback_is_erased_by_the_day(store: Store, url: str) -> None:
     assert store.count() == 1
 
 
+def test_what_was_kept_before_messages_were_bytes_is_kept(url: str) -> None:
+    place = sa.make_url(url).database or ""
+    Path(place).parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO feedback (id, created, token, key, label, store_text, train, raw) "
+            "VALUES ('a', 1, '', 'k', 'spam', 1, 1, 'Subject: Pr\u00eds')"
+        )
+    engine.dispose()
+    store = Store(url)
+    assert [(row.id, row.raw) for row in store.records()] == [("a", "Subject: Pr\u00eds".encode())]
+    store.close()
+
+
 def test_the_migrations_make_what_the_records_say(store: Store) -> None:
     store.prepare()
     with store._engine.connect() as connection:
         options = {"version_table": "feedback_version"}
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
-        assert context.get_current_revision() == "0001"
+        assert context.get_current_revision() == "0002"
 
 
 def test_many_stores_of_one_file_wait_for_each_other(url: str) -> None:
@@ -376,7 +419,8 @@ def test_openapi_declares_the_body_and_every_refusal(url: str) -> None:
 
 
 def test_a_mail_in_the_columns_of_a_source_is_the_same_mail(store: Store) -> None:
-    store.add(record(body=None, raw="Subject: Prize\n\nClaim it", request_id="raw"))
+    store.add(record(body=None, raw=b"Subject: Prize\n\nClaim it", request_id="raw"))
+    store.add(record(body=None, raw=b"Subject: Prize\n\nClaim \xe9t", request_id="bytes"))
     store.add(record(subject="Prize", sender="a@example.org", body="Claim", request_id="parts"))
     piece = Piece.__new__(Piece)
     object.__setattr__(piece, "split", None)
@@ -388,3 +432,4 @@ def test_a_mail_in_the_columns_of_a_source_is_the_same_mail(store: Store) -> Non
         row = mail_row(values, "x", piece)
         assert "error" not in row
         assert (row["label"], row["id"]) == ("spam", kept.id)
+        assert row.get("raw") == kept.raw

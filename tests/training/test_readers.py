@@ -1,5 +1,6 @@
 """Readers: every mail of a piece exactly once, and a reason for each that is none."""
 
+import base64
 import json
 import os
 import re
@@ -230,6 +231,19 @@ def test_a_raw_column_of_a_csv_keeps_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "m.csv"
     file.write_bytes(b'label,raw\nham,"Subject: caf\xe9\r\n\r\nx"\n')
     assert _rows(_pieces(file))[0]["raw"] == b"Subject: caf\xe9\r\n\r\nx"
+
+
+def test_a_message_of_any_bytes_comes_as_base64(tmp_path: Path) -> None:
+    file = tmp_path / "m.jsonl"
+    raw = b"Subject: caf\xe9\r\n\r\nx"
+    encoded = base64.b64encode(raw).decode()
+    given = [encoded, "", "caf*", "caf\u00e9"]
+    file.write_text("".join(f'{{"label": "ham", "raw_base64": "{each}"}}\n' for each in given))
+    good, *bad = _rows(_pieces(file))
+    assert good["raw"] == raw
+    assert [row["error"] for row in bad] == [
+        "raw_base64 is empty", "raw_base64 is not base64", "raw_base64 is not base64"
+    ]  # fmt: skip
 
 
 def test_an_open_quote_costs_as_much_as_a_mail_may_have_and_no_more(

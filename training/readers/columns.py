@@ -1,11 +1,14 @@
 """Columns: what a row of any table must have and may have, and the mail that it makes.
 
-`label`, and `raw` (a message) or any of `subject`, `from`, `body` (or `text`, or `email`); where a
-mail may have several labels, `label` is a list, or a text like `work|urgent`, empty for none;
-`id`, `group`, `date` and `split` where they are known. Case does not matter, others are ignored.
+`label`, and `raw` (a message), `raw_base64` (one whose bytes no text holds) or any of `subject`,
+`from`, `body` (or `text`, or `email`); where a mail may have several labels, `label` is a list, or
+a text like `work|urgent`, empty for none; `id`, `group`, `date` and `split` where they are known.
+Case does not matter, others are ignored.
 Where labels are not wanted, `label` may be missing or hold anything, and `split` means nothing.
 """
 
+import base64
+import binascii
 import datetime as dt
 import email.utils
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +21,9 @@ from training.mail import Mail, render
 from training.readers.piece import READ_MAILS, Piece, Row, SourceError, printable, reason
 
 BODIES: Final = ("body", "text", "email")
+RAWS: Final = ("raw", "raw_base64")
 FIELDS: Final = ("subject", "from", *BODIES)
-COLUMNS: Final = ("id", "label", "group", "split", "date", "raw", *FIELDS)
+COLUMNS: Final = ("id", "label", "group", "split", "date", *RAWS, *FIELDS)
 SPLITS: Final = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
@@ -40,7 +44,7 @@ def check_columns(place: str, columns: Sequence[str], *, labelled: bool) -> dict
         if name in COLUMNS:
             found[name] = column
     unlabelled = labelled and "label" not in found
-    if unlabelled or not any(name in found for name in ("raw", *FIELDS)):
+    if unlabelled or not any(name in found for name in (*RAWS, *FIELDS)):
         there = (" ".join(printable(column).split()) for column in columns)  # it may have lines
         raise SourceError(
             f"data.source: {place} needs the column {'label, and ' if labelled else ''}raw or some "
@@ -69,19 +73,28 @@ def mail_row(values: dict[str, Any], default_id: str, piece: Piece) -> Row:
             if split.strip().lower() not in SPLITS:
                 return row | {"error": f"split {split[:80]!r} is not train, validation or test"}
             row["split"] = SPLITS[split.strip().lower()]
-        if (raw := values.get("raw")) is not None and raw not in ("", b""):
-            return row | {"raw": raw if isinstance(raw, bytes) else _bytes(str(raw))}
+        if raw := _raw(values):
+            return row | {"raw": raw}
         if not any(name in values for name in FIELDS):
-            return row | {"error": "raw is empty"}
+            return row | {"error": f"{next(name for name in RAWS if name in values)} is empty"}
         body = next((said for name in BODIES if (said := _text(values, name))), "")
         mail = Mail(subject=_text(values, "subject"), sender=_text(values, "from"), body=body)
         text = render(mail)
     except UnicodeDecodeError as error:
         at = f"byte 0x{error.object[error.start]:02x} at {error.start}"
         return row | {"error": f"not UTF-8: {at} of {error.reason}"}
+    except binascii.Error:
+        return row | {"error": "raw_base64 is not base64"}
     if not (mail.subject.strip() or mail.sender.strip() or mail.body.strip()):
         return row | {"error": "all of its text columns are empty"}
     return row | {"text": text.encode("utf-8", "replace").decode()}
+
+
+def _raw(values: dict[str, Any]) -> bytes:
+    """The message; empty where there is none. Raises binascii.Error, UnicodeDecodeError."""
+    if raw := values.get("raw"):
+        return raw if isinstance(raw, bytes) else _bytes(str(raw))
+    return base64.b64decode(_text(values, "raw_base64").encode("ascii", "replace"), validate=True)
 
 
 def _text(values: dict[str, Any], name: str) -> str:
