@@ -10,7 +10,6 @@ import numpy as np
 from safetensors.torch import load_file
 
 from training import bundle as bundles
-from training import registry
 from training.baselines import baselines
 from training.bundle import Bundle
 from training.calibration import temperature
@@ -25,6 +24,7 @@ from training.recorder import Recorder
 from training.run import Run
 from training.stages import Stages
 from training.status import Status
+from training.upload import register
 from training.weights import tokenizer
 
 
@@ -92,7 +92,7 @@ def registered(
     recorder.log({f"test_{key}": value for key, value in made.metrics["test"].items()}, 0)
     with stages.stage("registry") as stage:
         run_id = recorder.tracked()
-        version, champion = registry.register(home, made, run_id, run.config.tracking)
+        version, champion = register(home, made, run_id, run.config.tracking)
         stage.update(f"{made.name} version {version}{', now champion' if champion else ''}")
     seconds = time.monotonic() - began
     return Result(

@@ -93,7 +93,7 @@ def bundle_of(home: Home, spelling: str) -> Bundle:
         TrackingError: the registry does not answer.
     """
     with _registry(home) as mlflow:
-        return _whole(downloaded(home, found(mlflow, spelled(spelling))))
+        return whole(downloaded(home, found(mlflow, spelled(spelling))))
 
 
 def promote(home: Home, name: str, version: str, alias: str = CHAMPION, *, force: bool) -> Move:
@@ -108,7 +108,7 @@ def promote(home: Home, name: str, version: str, alias: str = CHAMPION, *, force
     with _registry(home) as mlflow:
         wanted = found(mlflow, Spelling(name, version))
         current = _current(mlflow, name, alias)
-        bundle = _whole(downloaded(home, wanted))
+        bundle = whole(downloaded(home, wanted))
         before = str(current.version) if current else None
         if current is not None and not force:
             _same_labels(bundle, home, current)
@@ -136,10 +136,19 @@ def rollback(home: Home, name: str, alias: str = CHAMPION) -> Move:
                 f"{name}@{alias} has stood at no version but {current.version}; "
                 f"move it with `mailray models promote {name}:VERSION`"
             )
-        _whole(downloaded(home, found(mlflow, Spelling(name, steps[-1]))))
+        whole(downloaded(home, found(mlflow, Spelling(name, steps[-1]))))
         keep(mlflow, name, alias, steps)  # first: a step that was not taken is taken again
         mlflow.set_registered_model_alias(name, alias, steps[-1])
     return Move(name, alias, str(current.version), steps[-1])
+
+
+def whole(path: Path) -> Bundle:
+    """A bundle whose weights can be read and are numbers; raises BundleError."""
+    bundle = load(path)
+    for name, weight in bundle.model().state_dict().items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise BundleError(f"{path / 'model.safetensors'} is damaged: {name} is not finite")
+    return bundle
 
 
 @contextmanager
@@ -198,15 +207,6 @@ def _current(mlflow: Any, name: str, alias: str) -> Any | None:
         return found(mlflow, Spelling(name, None, alias))
     except ModelNotFound:
         return None
-
-
-def _whole(path: Path) -> Bundle:
-    """A bundle whose weights can be read and are numbers."""
-    bundle = load(path)
-    for name, weight in bundle.model().state_dict().items():
-        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
-            raise BundleError(f"{path / 'model.safetensors'} is damaged: {name} is not finite")
-    return bundle
 
 
 def _same_labels(bundle: Bundle, home: Home, current: Any) -> None:

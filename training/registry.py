@@ -1,7 +1,6 @@
 """The registry: bundles under a name, numbered, served by the alias `champion`."""
 
 import json
-import math
 import re
 import shutil
 import uuid
@@ -10,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from training.bundle import Bundle
-from training.config import TrackingConfig
 from training.home import Home
 from training.tracking import TrackingError, client
 
@@ -23,43 +20,6 @@ _SPELLING: Final = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<alias>[\w-]+)|:(?P<vers
 
 class ModelNotFound(ValueError):
     """No model is registered under that name, version or alias."""
-
-
-def register(home: Home, bundle: Bundle, run_id: str, config: TrackingConfig) -> tuple[str, bool]:
-    """Upload a bundle and register it; returns its version, and whether it is now the champion.
-
-    The alias moves as `config.promote` says; `better` is a higher validation ROC AUC than the
-    champion's, or the first of its name.
-
-    Raises:
-        TrackingError: the registry does not answer, or refuses.
-    """
-    from mlflow.exceptions import MlflowException
-
-    mlflow = client(home)
-    auc = bundle.metrics.get("validation", {}).get("roc_auc", float("nan"))
-    try:
-        mlflow.log_artifacts(run_id, str(bundle.path), "bundle")
-        source = f"{mlflow.get_run(run_id).info.artifact_uri}/bundle"
-        if not mlflow.search_registered_models(f"name = '{config.model}'"):
-            mlflow.create_registered_model(config.model)
-        made = mlflow.create_model_version(
-            config.model, source, run_id, tags={"roc_auc": repr(auc), "run": bundle.version}
-        )
-        champion = _by_alias(mlflow, config.model, CHAMPION)
-        known = not math.isnan(auc)  # else it was trained on the validation mails
-        better = champion is None or (
-            known and not auc <= float(champion.tags.get("roc_auc", "nan"))
-        )
-        promoted = config.promote == "always" or (config.promote == "better" and better)
-        if promoted:
-            before = None if champion is None else str(champion.version)
-            move(mlflow, config.model, CHAMPION, before, str(made.version))
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"registering {config.model} failed: {str(error).splitlines()[0]}"
-        ) from error
-    return str(made.version), promoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +119,11 @@ def move(mlflow: Any, name: str, alias: str, before: str | None, version: str) -
 def keep(mlflow: Any, name: str, alias: str, steps: list[str]) -> None:
     """Write an alias's trail down."""
     mlflow.set_registered_model_tag(name, f"{_TRAIL}.{alias}", " ".join(steps[-_LONGEST_TRAIL:]))
+
+
+def champion_of(mlflow: Any, name: str) -> Any | None:
+    """MLflow's record of the champion, if there is one."""
+    return _by_alias(mlflow, name, CHAMPION)
 
 
 def _version(mlflow: Any, name: str, version: str) -> Any | None:

@@ -64,6 +64,15 @@ def client(home: Home) -> Any:
     return found
 
 
+def experiment_id(home: Home, mlflow: Any, name: str) -> str:
+    """That of the experiment of a name, made if there is none; raises MlflowException."""
+    if (known := mlflow.get_experiment_by_name(name)) is not None:
+        return str(known.experiment_id)
+    local = home.tracking_uri.startswith("sqlite:")
+    place = (home.artifacts / name).as_uri() if local else None
+    return str(mlflow.create_experiment(name, artifact_location=place))
+
+
 def answers(home: Home) -> None:
     """Ask the MLflow server, if it is one, for a sign of life: its own client waits for minutes.
 

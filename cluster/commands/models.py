@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,6 +67,32 @@ def show(
         console.result(
             Group(about, Text(), _table(rows)),
             asdict(row) | facts | {"trail": steps, "versions": [asdict(row) for row in rows]},
+        )
+
+
+@app.command()
+def add(
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle's directory.")],
+    json_output: Json = False,
+) -> None:
+    """Register a bundle that was exported, or trained elsewhere; it is served once promoted.
+
+    Example: mailray models add spam-int8
+    """
+    with command("models", json_output=json_output) as console:
+        from training.promotion import whole
+        from training.upload import add as upload
+
+        with console.stage("add") as stage:
+            stage.update(f"reading {bundle}")
+            found = whole(bundle)
+            stage.update(f"uploading {bundle}")
+            version = upload(Home.default(), found)
+            stage.update(f"{found.name}:{version}")
+        console.result(
+            f"{found.name} version {version}; `mailray models promote {found.name}:{version}` "
+            "has it served",
+            {"name": found.name, "version": version},
         )
 
 

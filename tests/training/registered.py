@@ -10,8 +10,8 @@ from training import bundle as bundles
 from training.config import DataConfig, ModelConfig, TrackingConfig, TrainConfig
 from training.home import Home
 from training.model import MailModel, build
-from training.registry import register
 from training.tracking import client
+from training.upload import register
 from training.weights import tokenizer
 
 NAME = "mailray-spam"

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from tests.training.registered import NAME, registered
-from training.bundle import BundleError
+from training.bundle import BundleError, load
 from training.home import Home
 from training.model import MailModel
 from training.promotion import PromotionError, history, models, promote, rollback, versions
 from training.registry import ModelNotFound, resolve
 from training.tracking import TrackingError, client
+from training.upload import add
 
 
 def nan(model: MailModel) -> None:
@@ -64,6 +65,20 @@ def test_a_promotion_to_where_it_stands_is_no_step(here: Home) -> None:
     promote(here, NAME, "2", force=False)
     assert promote(here, NAME, "2", force=False).before == "2"
     assert rollback(here, NAME).version == "1"
+
+
+def test_a_bundle_from_elsewhere_is_a_version_that_nothing_points_to(
+    here: Home, template: Path
+) -> None:
+    assert add(here, load(template.parent / "bundle-2")) == "6"
+    assert served(here) == "1"
+    newest = versions(here, NAME)[0]
+    assert (newest.version, newest.aliases, newest.run) == ("6", (), "run-2")
+    assert promote(here, NAME, "6", force=False).before == "1"
+    assert load(resolve(here, NAME)).version == "6"
+    elsewhere = Home(here.root / "new")
+    elsewhere.root.mkdir()
+    assert add(elsewhere, load(template.parent / "bundle-2")) == "1"
 
 
 def test_an_alias_that_others_have_moved_is_rolled_back_to_where_it_was_before(here: Home) -> None:

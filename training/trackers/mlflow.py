@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from training.home import Home
 from training.trackers.outbox import Outbox
-from training.tracking import State, TrackingError, answers, client
+from training.tracking import State, TrackingError, answers, client, experiment_id
 
 Row = tuple[str, str] | tuple[str, float, int, int]
 _ARGUMENTS: Final = {"Param": "params", "RunTag": "tags", "Metric": "metrics"}
@@ -104,7 +104,7 @@ class MLflowRun:
         told = client(self.home)
         if self.run_id is None:
             tags = {"mlflow.parentRunId": above} if (above := self._above()) else {}
-            experiment = self._experiment(told)
+            experiment = experiment_id(self.home, told, self.experiment)
             self.run_id = told.create_run(experiment, run_name=self.name, tags=tags).info.run_id
             self.found(str(self.run_id))
         else:
@@ -124,10 +124,3 @@ class MLflowRun:
 
     def _above(self) -> str | None:
         return self.parent.run_id if self.parent is not None else None
-
-    def _experiment(self, told: Any) -> str:
-        if (known := told.get_experiment_by_name(self.experiment)) is not None:
-            return str(known.experiment_id)
-        local = self.home.tracking_uri.startswith("sqlite:")
-        place = (self.home.artifacts / self.experiment).as_uri() if local else None
-        return str(told.create_experiment(self.experiment, artifact_location=place))
