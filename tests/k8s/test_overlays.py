@@ -76,6 +76,8 @@ def test_what_runs_on_it_has_no_fault(leaf: str, rendered: Render, setting: Sett
         ("dev", "overlays/dev/training", ["submitter"]),
         ("gpu", "overlays/gpu/study", ["submitter", "kueue"]),
         ("dev", "base/training", ["charts", "embed"]),
+        ("dev", "overlays/dev/serving", ["access"]),
+        ("gpu", "overlays/gpu/serving", ["access", "volcano"]),
         ("", "overlays/dev", ["s3", "object-store"]),
         ("", "overlays/dev", ["monitoring"]),
     ],

@@ -9,6 +9,7 @@ import yaml
 
 from cluster.kuberay import Document, cluster_spec
 from serving.config import ServeConfig
+from serving.feedback.store import Store
 from serving.proxy import Unsteered
 from serving.request_ids import RequestIds
 from serving.retry import Retry
@@ -57,6 +58,28 @@ def test_the_builder_takes_the_arguments(application: dict[str, Any], service: D
     # Each replica on a node of its own, and a node for each.
     assert deployment["max_replicas_per_node"] == 1
     assert config.replicas <= group["replicas"]
+
+
+def test_the_component_access_changes_who_may_ask_and_what_is_kept_and_nothing_else(
+    application: dict[str, Any], service: Document, composed: Callable[..., list[Document]]
+) -> None:
+    documents = composed("overlays/dev/serving", "access")
+    (guarded,) = [d for d in documents if d["kind"] == "RayService"]
+    given = yaml.safe_load(guarded["spec"]["serveConfigV2"])
+    args = given["applications"][0]["args"]
+    config = ServeConfig.model_validate(args)
+    assert config.tokens is not None
+    (group,) = cluster_spec(guarded)["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "tokens"]
+    assert config.tokens.startswith(f"{mount['mountPath']}/")
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    url = env["MAILRAY_FEEDBACK_URL"].replace("$(MAILRAY_POSTGRES_PASSWORD)", "00ff")
+    assert Store(url).place == "postgresql+psycopg://mlflow:***@mailray-postgres:5432/mlflow"
+
+    rest = {name: value for name, value in args.items() if name not in ("tokens", "public")}
+    given["applications"][0]["args"] = rest | {"open": True, "feedback": "none"}
+    assert given == yaml.safe_load(service["spec"]["serveConfigV2"])
 
 
 def test_the_builder_leaves_an_alias_to_the_replicas_and_names_the_deployment(
