@@ -11,6 +11,7 @@
 import errno
 import re
 import socket
+import time
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,14 @@ from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
 from serving.access import Access
 from serving.api import build_api
 from serving.batcher import Batcher
+from serving.board import Replicas, Snapshot
 from serving.classifier import Classifier
 from serving.config import ServeConfig
 from serving.explaining import Explaining
 from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store, feedback_url
+from serving.metrics import Metrics
 from serving.watch import follow
 from training.bundle import BundleError, load
 from training.home import Home
@@ -52,8 +55,11 @@ class Replica:
 
     def __init__(self, config: ServeConfig, home: Home) -> None:
         self._config = config
-        replica = serve.get_replica_context().replica_id.unique_id
-        make = partial(engine, config)
+        context = serve.get_replica_context()
+        replica = context.replica_id.unique_id
+        self._metrics = Metrics(replica)
+        self._board = Replicas(self._told, deployment=context.deployment, app=context.app_name)
+        make = partial(engine, config, self._metrics)
         self._lineup, self._watchman = follow(config, home, make, replica, partial(look_up, home))
         self._access = _access(config)
         self._keeper = Keeper(store) if (store := _store(config)) else None
@@ -70,7 +76,16 @@ class Replica:
             access=self._access,
             keeper=self._keeper,
             with_page=self._config.page,
+            metrics=self._metrics,
+            board=self._board,
         )
+
+    async def snapshot(self) -> Snapshot:
+        """What this replica tells of itself; called by the others, through `Replicas`."""
+        return self._told()
+
+    def _told(self) -> Snapshot:
+        return Snapshot(self._metrics.replica, time.time(), self._metrics.text())
 
     def __del__(self) -> None:
         """Called by Serve when the replica has answered its last request."""
@@ -82,7 +97,7 @@ class Replica:
             keeper.close()
 
 
-def engine(config: ServeConfig, path: Path) -> Batcher:
+def engine(config: ServeConfig, metrics: Metrics, path: Path) -> Batcher:
     """A bundle's model behind a queue; it has scored a mail."""
     return Batcher(
         Classifier(
@@ -103,6 +118,7 @@ def engine(config: ServeConfig, path: Path) -> Batcher:
             seconds=config.explain_seconds,
             limit=config.explain_in_flight,
         ),
+        metrics=metrics,
     )
 
 

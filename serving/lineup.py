@@ -132,6 +132,8 @@ class Lineup:
         self.fault: str | None = None
         self.checked: float | None = None
         self.challenger_fault: str | None = None
+        self.rollovers = 0
+        """How often a model has taken another's place."""
 
     @property
     def model(self) -> ModelInfo:
@@ -168,6 +170,7 @@ class Lineup:
         """Let another model answer from now on; of any thread."""
         before = self._current.model
         self._current = Generation(engine)
+        self.rollovers += 1
         challenger = self._challenger
         if challenger is not None and challenger.off is None:
             if (reason := _unfit(engine.model, challenger.model)) is not None:

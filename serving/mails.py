@@ -89,6 +89,8 @@ class Parsed:
     text: str
     ms: float
     """How long that took."""
+    began: float
+    """When it began, by `time.monotonic`."""
 
 
 def one(body: bytes, media: str, options: MailTextOptions) -> Parsed:
@@ -97,7 +99,7 @@ def one(body: bytes, media: str, options: MailTextOptions) -> Parsed:
     Raises:
         ApiError: it is malformed, has wrong fields, or is no mail.
     """
-    start = time.perf_counter()
+    start = time.monotonic()
     mail = _of_tree(payload.tree(body)) if media == payload.JSON else body
     return _parsed(mail, options, start)
 
@@ -126,7 +128,7 @@ def one_or_many(
     """
     if media != payload.JSON:
         return one(body, media, options)
-    start = time.perf_counter()
+    start = time.monotonic()
     tree = payload.tree(body)
     if not (isinstance(tree, Mapping) and "mails" in tree):
         return _parsed(_of_tree(tree), options, start)
@@ -137,7 +139,7 @@ def one_or_many(
         raise ApiError("invalid_fields", f"mails: a list of 1 to {most:,} mails, got {got}")
     found: list[Parsed | ApiError] = []
     for each in many:
-        start = time.perf_counter()
+        start = time.monotonic()
         try:
             found.append(_parsed(_of_tree(each), options, start))
         except ApiError as error:
@@ -171,7 +173,7 @@ def text_of(mail: bytes | Mail, options: MailTextOptions) -> str:
 
 def _parsed(mail: bytes | Mail, options: MailTextOptions, start: float) -> Parsed:
     text = text_of(mail, options)
-    return Parsed(text, (time.perf_counter() - start) * 1000)
+    return Parsed(text, (time.monotonic() - start) * 1000, start)
 
 
 def _of_tree(tree: Any) -> bytes | Mail:
