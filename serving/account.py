@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from starlette.datastructures import Headers
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +26,8 @@ GONE: Final = 499
 """The status of a request whose caller went away before an answer, as nginx has it."""
 UNMATCHED: Final = "unmatched"
 """The route of paths that have none: what callers make up is in no metric and no log."""
-_TRACE: Final = ("traceparent", "tracestate")
+_ID, _TRY = HEADER.lower().encode(), TRY.lower().encode()
+_WANTED: Final = frozenset({_ID, _TRY, b"traceparent", b"tracestate"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = logging.getLogger(__name__)
@@ -144,17 +144,18 @@ class Accounts:
                     log.error("a request is not told of: %s", type(error).__name__)
 
     def _opened(self, scope: Scope) -> Account:
-        headers = Headers(scope=scope)
-        method = scope["method"]
-        tries = headers.get(TRY, "1")
+        found = {
+            name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED
+        }
+        method, tries = scope["method"], found.pop(_TRY, "")
         return Account(
-            request_id=headers.get(HEADER, ""),
+            request_id=found.pop(_ID, ""),
             method=method if method in _METHODS else "OTHER",
             route=self._routes.of(scope),
             tries=int(tries) if re.fullmatch("[1-9]", tries) else 1,
             at=time.time(),
             began=time.monotonic(),
-            trace={name: headers[name] for name in _TRACE if name in headers},
+            trace={name.decode(): value for name, value in found.items()},
         )
 
 

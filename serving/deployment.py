@@ -31,7 +31,9 @@ from serving.explaining import Explaining
 from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store, feedback_url
+from serving.log import Log
 from serving.metrics import Metrics
+from serving.tracing import Tracing, require
 from serving.watch import follow
 from training.bundle import BundleError, load
 from training.home import Home
@@ -57,6 +59,8 @@ class Replica:
         self._config = config
         context = serve.get_replica_context()
         replica = context.replica_id.unique_id
+        self._log = _log(config, home, replica)
+        self._tracing = _tracing(config, replica)
         self._metrics = Metrics(replica)
         self._board = Replicas(self._told, deployment=context.deployment, app=context.app_name)
         make = partial(engine, config, self._metrics)
@@ -78,6 +82,8 @@ class Replica:
             with_page=self._config.page,
             metrics=self._metrics,
             board=self._board,
+            # The trace's id stands in the log.
+            observers=[each.request for each in (self._tracing, self._log) if each is not None],
         )
 
     async def snapshot(self) -> Snapshot:
@@ -95,6 +101,9 @@ class Replica:
             self._lineup.close()
         if keeper := getattr(self, "_keeper", None):
             keeper.close()
+        for each in (getattr(self, "_tracing", None), getattr(self, "_log", None)):
+            if each is not None:
+                each.close()
 
 
 def engine(config: ServeConfig, metrics: Metrics, path: Path) -> Batcher:
@@ -161,12 +170,15 @@ def start(config: ServeConfig) -> str:
     Raises:
         ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
             replica cannot load the bundle. Nothing is left running then.
-        ConfigError: the tokens file or the URL of the feedback's store is wrong.
+        ConfigError: the tokens file or the URL of the feedback's store is wrong, or there are no
+            packages for traces.
     """
     try:
         load(place(config.model))  # its files, not its weights: the usual faults at once
         _access(config)
         _store(config)
+        if config.tracing is not None:
+            require()
     except BundleError as error:
         raise ServeError(str(error)) from error
     if serve.status().proxies:
@@ -209,6 +221,18 @@ def _access(config: ServeConfig) -> Access:
 def _store(config: ServeConfig) -> Store | None:
     url = feedback_url(config.feedback)
     return None if url == "none" else Store(url, days=config.feedback_days)
+
+
+def _log(config: ServeConfig, home: Home, replica: str) -> Log | None:
+    if config.log == "none":
+        return None
+    return Log(Path(config.log) if config.log else home.logs / "serve", replica)
+
+
+def _tracing(config: ServeConfig, replica: str) -> Tracing | None:
+    if config.tracing is None:
+        return None
+    return Tracing(config.tracing, share=config.tracing_share, replica=replica)
 
 
 def _claim(host: str, port: int) -> None:
