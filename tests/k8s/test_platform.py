@@ -24,9 +24,10 @@ from tests.serving.twins import app_of, client_of
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "k8s" / "base" / "platform" / "dashboards").glob("*.json"))
-OF_RAY = [file for file in DASHBOARDS if file.stem != "classifier"]
 
 Render = Callable[[str], list[Document]]
+
+OF_RAY = [file for file in DASHBOARDS if file.stem != "classifier"]
 
 
 def test_mlflow_answers_to_the_names_that_clients_use(rendered: Render) -> None:
@@ -115,7 +116,7 @@ def test_the_monitor_scrapes_ports_and_labels_that_ray_pods_have(rendered: Rende
 
 
 def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
-    async def answer(lineup: Lineup, metrics: Metrics) -> None:
+    async def answer(lineup: Any, metrics: Metrics) -> None:
         async with client_of(app_of(lineup, metrics=metrics)) as client:
             await client.post("/v1/classify", json={"body": "Hi"})
 
