@@ -17,10 +17,8 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-SCORES: Final = (
-    *(0.001, 0.01, 0.05), *(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), *(0.95, 0.99, 0.999)
-)  # fmt: skip
-"""Where bins of scores may part."""
+SCORES: Final = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999)
+"""Where bins of scores may part: as many bins as lengths have, since each costs mails."""
 SHARE: Final = 0.01
 """Of the reference's mails, which a bin has at least."""
 FEWEST: Final = 5
