@@ -1,8 +1,8 @@
 """Drift: how far the mail that came is from the reference in the bundle. It knows no Ray, no HTTP.
 
-    drift = Drift(bundle.reference, bundle.label_set, hours=24)
+    drift = Drift(bundle.reference, classifier.info, hours=24)
     drift.note(verdict.scores, len(tokens))
-    compared(bundle.reference, drift.recent())
+    compared(drift.reference, drift.recent())
 
 A replica counts each mail into the reference's bins; the counts of replicas add up. The distance is
 the population stability index, PSI = sum (q - p) ln(q / p) over the bins' shares p of the reference
@@ -17,15 +17,16 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, Self
 
 import numpy as np
 from scipy.special import chdtri
 
+from serving.classifier import ModelInfo
 from training.labels import Labels
-from training.reference import Bins, Reference
+from training.reference import Bins, Reference, counted, measured
 
 WATCH: Final = 0.1
 DRIFT: Final = 0.25
@@ -58,6 +59,24 @@ class Counts:
         score, length, label = ([0] * len(each.counts) for each in known)
         return cls(score, length, label)
 
+    @classmethod
+    def of(
+        cls, reference: Reference, labels: Labels, scores: np.ndarray, lengths: np.ndarray
+    ) -> Self:
+        """Of many mails at once: probabilities, float [mails, labels], and lengths, int [mails]."""
+        known = reference.label
+        score = measured(scores, multi=labels.multi)
+        best = np.bincount(scores.argmax(1), minlength=len(labels.names))
+        named = [int(best[labels.names.index(name)]) for name in known.names]
+        others = [int(best.sum()) - sum(named)] if len(known.counts) > len(named) else []
+        return cls(
+            counted(score, reference.score.edges).tolist(),
+            counted(lengths, reference.length.edges).tolist(),
+            named + others,
+            float(score.sum()),
+            int(lengths.sum()),
+        )
+
     @property
     def mails(self) -> int:
         """How many there are."""
@@ -85,15 +104,16 @@ class Drift:
     def __init__(
         self,
         reference: Reference,
-        labels: Labels,
+        model: ModelInfo,
         *,
         hours: float = 24.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reference = reference
+        self.model = model
         self.hours = hours
         self.total = Counts.none(reference)
-        self._second = labels.names[1] if len(labels.names) == 2 and not labels.multi else None
+        self._second = model.labels[1] if len(model.labels) == 2 and not model.multi_label else None
         self._place = {name: at for at, name in enumerate(reference.label.names)}
         self._others = len(self.total.label) - 1
         self._clock = clock
@@ -120,6 +140,20 @@ class Drift:
         if now >= self._marks[-1][0] + self._step:
             self._mark(now)
         return self.total.plus(self._marks[0][1], -1)
+
+    def told(self) -> dict[str, Any]:
+        """The mails of the window, as JSON, for `together`."""
+        return {"model": self.model.name, "version": self.model.version} | asdict(self.recent())
+
+    def together(self, told: Iterable[Mapping[str, Any] | None]) -> tuple[Counts, int]:
+        """What replicas tell of this model, added up, and of how many replicas that is."""
+        own = {"model": self.model.name, "version": self.model.version}
+        counts, replicas = Counts.none(self.reference), 0
+        for each in told:
+            if each is not None and own.items() <= each.items():
+                counts = counts.plus(Counts(**{key: each[key] for key in each.keys() - own}))
+                replicas += 1
+        return counts, replicas
 
     def _mark(self, now: float) -> None:
         self._marks.append((now, self.total.plus(Counts.none(self.reference))))

@@ -3,10 +3,10 @@
 import numpy as np
 from scipy.special import expit
 
-from training.labels import Labels
+from serving.classifier import ModelInfo
 from training.reference import Reference, reference
 
-HAM_SPAM = Labels(("ham", "spam"))
+INFO = ModelInfo("twin", "3", ("ham", "spam"), False, 2, (), 512, "fp32")
 MAILS = 1_200
 
 
@@ -29,7 +29,7 @@ def made(mails: Mails | None = None) -> Reference:
     """Of such mails."""
     mails = stream(MAILS, 99) if mails is None else mails
     scores = np.array([list(scores.values()) for scores, _ in mails])
-    found = reference(HAM_SPAM.names, scores, np.array([length for _, length in mails]),
+    found = reference(INFO.labels, scores, np.array([length for _, length in mails]),
                       ["validation", "test"], multi=False)  # fmt: skip
     assert found is not None
     return found

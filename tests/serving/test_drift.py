@@ -1,5 +1,8 @@
 """Drift: told when mail changes, and not when it does not."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +24,7 @@ from serving.drift import (
     psi,
     worst,
 )
-from tests.serving.references import HAM_SPAM, MAILS, Mails, made, stream
+from tests.serving.references import INFO, MAILS, Mails, made, stream
 from training.labels import Labels
 from training.reference import Bins, Reference, reference
 
@@ -40,7 +43,7 @@ class Clock:
 
 
 def counted(known: Reference, mails: Mails) -> Counts:
-    drift = Drift(known, HAM_SPAM)
+    drift = Drift(known, INFO)
     for mail in mails:
         drift.note(*mail)
     return drift.recent()
@@ -76,6 +79,17 @@ def test_the_counts_of_replicas_add_up_to_those_of_one(one: int, other: int) -> 
     assert (merged.score, merged.length, merged.label) == (whole.score, whole.length, whole.label)
     assert (merged.mails, merged.length_sum) == (one + other, whole.length_sum)
     assert merged.score_sum == pytest.approx(whole.score_sum)
+
+
+def test_replicas_of_another_model_are_not_added() -> None:
+    drift = Drift(made(), INFO)
+    mails = stream(30, 6)
+    for mail in mails:
+        drift.note(*mail)
+    told = json.loads(json.dumps(drift.told()))
+    counts, replicas = drift.together([told, told | {"version": "4"}, None, told])
+    assert (counts.mails, replicas) == (60, 2)
+    assert counts.length_sum == 2 * sum(length for _, length in mails)
 
 
 def test_the_reference_s_own_mails_are_counted_as_it_counts_them() -> None:
@@ -162,7 +176,7 @@ def test_an_index_counts_only_beyond_chance() -> None:
 
 def test_the_window_forgets_and_the_total_does_not() -> None:
     known, clock = made(), Clock()
-    drift = Drift(known, HAM_SPAM, hours=24, clock=clock)
+    drift = Drift(known, INFO, hours=24, clock=clock)
     for _ in range(48):
         drift.note({"ham": 0.9, "spam": 0.1}, 100)
         clock.now += 3600
@@ -181,12 +195,21 @@ def test_a_model_of_many_labels_is_held_to_its_highest_probability() -> None:
     scores = np.full((600, 12), 0.02) + 0.7 * np.eye(12)[best]
     known = reference(names, scores, np.arange(600), ["test"], multi=False)
     assert known is not None
-    drift = Drift(known, Labels(names))
+    drift = Drift(known, replace(INFO, labels=names))
     for at in range(600):
         drift.note(dict(zip(names, scores[at].tolist(), strict=True)), at)
     assert tuple(drift.total.label) == known.label.counts
     assert tuple(drift.total.score) == known.score.counts
     assert compared(known, drift.total)[2].bins[-1].name == "others"
+
+
+def test_many_mails_at_once_are_counted_as_one_by_one() -> None:
+    known, mails = made(), stream(200, 8, spam=0.5)
+    scores = np.array([list(scores.values()) for scores, _ in mails])
+    found = Counts.of(known, Labels(INFO.labels), scores, np.array([length for _, length in mails]))
+    one_by_one = counted(known, mails)
+    assert found.score_sum == pytest.approx(one_by_one.score_sum)
+    assert replace(found, score_sum=0) == replace(one_by_one, score_sum=0)
 
 
 def test_counts_of_other_bins_are_not_added() -> None:
