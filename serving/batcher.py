@@ -25,6 +25,7 @@ from functools import partial
 import torch
 
 from serving.classifier import ModelInfo, TextClassifier, Verdict
+from serving.drift import Drift
 from serving.engine import Scored, Timings
 from serving.errors import ApiError
 from serving.explaining import Explaining
@@ -70,11 +71,13 @@ class Batcher:
         timeout_ms: float = 30_000.0,
         explaining: Explaining | None = None,
         metrics: Metrics | None = None,
+        drift: Drift | None = None,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
         self._explaining = explaining
         self._metrics = metrics or Metrics()
+        self.drift = drift
         on_gpu = torch.cuda.is_available()
         self._budget = batch_tokens or (_GPU_TOKENS if on_gpu else _CPU_TOKENS)
         self._max_queued = max_queued
@@ -230,6 +233,10 @@ class Batcher:
                 spans = (mail.tokenize, began - mail.since, ended - began)
                 mail.answer.set_result(Scored(verdict, Timings(*(1000 * span for span in spans))))
         self._metrics.batch([mail.length for mail in batch])
+        if self.drift is not None:
+            for mail, verdict in zip(batch, found, strict=True):
+                if not isinstance(verdict, Exception):
+                    self.drift.note(verdict.scores, len(mail.tokens))
 
     def _retry_after(self) -> int:
         """Seconds until what waits now will have been scored, by the speed so far."""

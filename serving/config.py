@@ -65,6 +65,8 @@ class ServeConfig(Section):
     """How long an explanation may take; one that is not exact by then says so."""
     explain_in_flight: int = Field(default=2, ge=1)
     """Mails that a replica explains at once, one after another; the next one is answered 429."""
+    drift_window_h: float = Field(default=24.0, gt=0, le=24 * 366)
+    """Hours of mail that drift is told of; a window of few mails shows only large changes."""
     page: bool = True
     """Whether there is a page for people at `/`."""
     # No more than a mail may have: a body within the limit is then never too large a mail.

@@ -27,6 +27,7 @@ from serving.batcher import Batcher
 from serving.board import Replicas, Snapshot
 from serving.classifier import Classifier
 from serving.config import ServeConfig
+from serving.drift import Drift, told_of
 from serving.explaining import Explaining
 from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
@@ -91,7 +92,9 @@ class Replica:
         return self._told()
 
     def _told(self) -> Snapshot:
-        return Snapshot(self._metrics.replica, time.time(), self._metrics.text())
+        return Snapshot(
+            self._metrics.replica, time.time(), self._metrics.text(), told_of(self._lineup)
+        )
 
     def __del__(self) -> None:
         """Called by Serve when the replica has answered its last request."""
@@ -108,15 +111,17 @@ class Replica:
 
 def engine(config: ServeConfig, metrics: Metrics, path: Path) -> Batcher:
     """A bundle's model behind a queue; it has scored a mail."""
+    classifier = Classifier(
+        path,
+        config.precision,
+        config.runtime,
+        config.cpus,
+        operating_point=config.operating_point,
+        abstain=config.abstain,
+    )
+    reference = classifier.scorer.bundle.reference
     return Batcher(
-        Classifier(
-            path,
-            config.precision,
-            config.runtime,
-            config.cpus,
-            operating_point=config.operating_point,
-            abstain=config.abstain,
-        ),
+        classifier,
         threads=config.cpus,
         batch_tokens=config.batch_tokens,
         max_queued=config.max_queued,
@@ -128,6 +133,7 @@ def engine(config: ServeConfig, metrics: Metrics, path: Path) -> Batcher:
             limit=config.explain_in_flight,
         ),
         metrics=metrics,
+        drift=Drift(reference, classifier.info, hours=config.drift_window_h) if reference else None,
     )
 
 

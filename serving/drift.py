@@ -113,7 +113,9 @@ class Drift:
         self.model = model
         self.hours = hours
         self.total = Counts.none(reference)
-        self._second = model.labels[1] if len(model.labels) == 2 and not model.multi_label else None
+        self.score_of = (
+            model.labels[1] if len(model.labels) == 2 and not model.multi_label else None
+        )
         self._place = {name: at for at, name in enumerate(reference.label.names)}
         self._others = len(self.total.label) - 1
         self._clock = clock
@@ -127,7 +129,7 @@ class Drift:
             self._mark(now)
         total, known = self.total, self.reference
         best = max(scores, key=scores.__getitem__)
-        score = scores[best if self._second is None else self._second]
+        score = scores[best if self.score_of is None else self.score_of]
         total.score[bisect_right(known.score.edges, score)] += 1
         total.length[bisect_right(known.length.edges, length)] += 1
         total.label[self._place.get(best, self._others)] += 1
@@ -159,6 +161,18 @@ class Drift:
         self._marks.append((now, self.total.plus(Counts.none(self.reference))))
         while self._marks[0][0] < now - self.hours * 3600:
             self._marks.popleft()
+
+
+def drift_of(engine: Any) -> Drift | None:
+    """Of the model that answers; None of one whose bundle has no reference."""
+    found: Drift | None = getattr(engine, "drift", None)
+    return found
+
+
+def told_of(engine: Any) -> dict[str, Any] | None:
+    """`Drift.told` of the model that answers."""
+    drift = drift_of(engine)
+    return None if drift is None else drift.told()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "mails": 4210,
     "reference_mails": 1210,
     "reference_splits": ["validation", "test"],
+    "score_of": "spam",
     "quantities": [
         {
             "quantity": "label",
@@ -83,4 +84,6 @@ class DriftReport(_Read):
     mails: int
     reference_mails: int
     reference_splits: list[str]
+    score_of: str | None
+    """The label whose probability `score` is; null where it is the highest."""
     quantities: list[QuantityDrift]

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from serving.challenger import Challenger, ChallengerConfig, ChallengerFacts
 from serving.classifier import ModelInfo
+from serving.drift import Drift, drift_of
 from serving.engine import Engine, Explains, Scored
 from serving.errors import ApiError
 from serving.explanation import Explanation
@@ -149,6 +150,11 @@ class Lineup:
     def current(self) -> Generation:
         """The engine that answers."""
         return self._current
+
+    @property
+    def drift(self) -> Drift | None:
+        """The mails of the model that answers, where they are counted."""
+        return drift_of(self._current.engine)
 
     @property
     def challenger(self) -> Challenger | None:

@@ -7,13 +7,15 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 
 from serving.board import Board
+from serving.drift_series import series
+from serving.engine import Engine
 from serving.metrics import merged
 
 _EXAMPLE: Final = 'mailray_mails_total{outcome="verdict",replica="local"} 42.0\n'
 
 
-def routes(board: Board) -> APIRouter:
-    """The route over a board."""
+def routes(engine: Engine, board: Board) -> APIRouter:
+    """The route over an engine and what its replicas tell."""
     router = APIRouter(tags=["metrics"])
 
     @router.get(
@@ -25,11 +27,12 @@ def routes(board: Board) -> APIRouter:
         """Tell the counters, histograms and gauges of every replica, in Prometheus' text format.
 
         Whoever accepts `application/openmetrics-text` gets that. Each series has the label
-        `replica`.
+        `replica`, but for drift, which is of all together.
         """
         _, media = choose_encoder(request.headers.get("accept", ""))
         openmetrics = media.startswith("application/openmetrics-text")
-        texts = [each.metrics for each in await board.all()]
+        told = await board.all()
+        texts = [each.metrics for each in told] + [series(engine, [each.drift for each in told])]
         return Response(merged(texts, openmetrics=openmetrics), media_type=media)
 
     return router
