@@ -18,7 +18,7 @@ from serving.lineup import Lineup
 from tests.serving.engines import Twin as Closable
 from tests.serving.references import INFO, Mails, made, stream
 from tests.serving.test_batcher import Twin as Classifier
-from tests.serving.test_batcher import run
+from tests.serving.test_batcher import behind, run
 from tests.serving.twin import Twin, app_of
 
 MAILS = stream(600, 3, spam=0.6)
@@ -129,18 +129,18 @@ def test_without_a_reference_or_mails_there_are_no_such_series() -> None:
 
 def test_each_mail_that_is_scored_is_counted_once() -> None:
     twin = Classifier()
-    drift = Drift(made(), replace(INFO, labels=("a", "bb", "cccc")))
+    drift = Drift(made(), replace(INFO, labels=("a", "bb", "cccc", "-")))
 
     async def scenario(batcher: Any) -> None:
         batcher.drift = drift
-        await asyncio.gather(*map(batcher.classify, ["a", "bb", "cccc"]))
-        found = await asyncio.gather(
-            batcher.classify("nan"), batcher.classify("bad"), return_exceptions=True
-        )
-        assert all(isinstance(each, Exception) for each in found)
+        await asyncio.gather(*map(batcher.classify, ["a", "bb"]))
+        tasks = await behind(batcher, twin, ["nan", "cccc"])  # one batch
+        twin.go.set()
+        [_, nan, good] = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (type(nan).__name__, good) == ("ScoreError", "cccc")
 
     run(scenario, twin)
-    assert (drift.total.mails, drift.total.length_sum) == (3, 7)
+    assert (drift.total.mails, drift.total.length_sum) == (4, 8)
 
 
 def test_another_model_begins_anew() -> None:
