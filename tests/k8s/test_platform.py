@@ -17,9 +17,10 @@ from cluster.kuberay import SPEC_PATH, Document
 from cluster.manifests import example_secrets
 from cluster.pods import pods
 from serving.challenger import ChallengerConfig
+from serving.drift import Drift
 from serving.lineup import Lineup
-from serving.metrics import Metrics
 from tests.serving.engines import Twin
+from tests.serving.references import INFO, made
 from tests.serving.twins import app_of, client_of
 
 ROOT = Path(__file__).parents[2]
@@ -116,16 +117,19 @@ def test_the_monitor_scrapes_ports_and_labels_that_ray_pods_have(rendered: Rende
 
 
 def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
-    async def answer(lineup: Any, metrics: Metrics) -> None:
-        async with client_of(app_of(lineup, metrics=metrics)) as client:
+    async def answer(lineup: Any) -> str:
+        async with client_of(app_of(lineup)) as client:
             await client.post("/v1/classify", json={"body": "Hi"})
+            return str((await client.get("/metrics")).text)
 
-    lineup, metrics = Lineup(Twin()), Metrics("a")
+    twin: Any = Twin()
+    twin.drift = Drift(made(), INFO)
+    twin.drift.note({"ham": 0.9, "spam": 0.1}, 100)
+    lineup = Lineup(twin)
     lineup.challenge(Twin("2"), ChallengerConfig())
-    asyncio.run(answer(lineup, metrics))
     told = {
         sample.name: set(sample.labels) | {"namespace", "job"}
-        for family in text_string_to_metric_families(metrics.text())
+        for family in text_string_to_metric_families(asyncio.run(answer(lineup)))
         for sample in family.samples
     } | {
         f"mailray_{name}_total": {label, "namespace"}
