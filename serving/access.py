@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
+from serving.account import account, path_of
 from serving.errors import KINDS, ApiError, Code, answer
 from serving.tokens import Scope, Token, holder, parse_rate, read
 from training.schema import ConfigError
@@ -142,7 +143,7 @@ class Access:
         Raises:
             ApiError: they may not make this call, or not now.
         """
-        path = _path(scope)
+        path = path_of(scope)
         if self.public(path):
             return Caller()
         if self.file is None:
@@ -160,6 +161,7 @@ class Access:
                 "this token is not known" if token is None else "this token has expired",
                 {"WWW-Authenticate": 'Bearer realm="mailray", error="invalid_token"'},
             )
+        account().caller = token.name
         scope_needed = needed(path, scope["method"])
         if scope_needed is not None and scope_needed not in token.scopes:
             raise ApiError(
@@ -271,12 +273,6 @@ def secured(document: dict[str, Any], access: Access) -> dict[str, Any]:
                     {name: {"schema": {"type": "string"}} for name in kind.headers}
                 )
     return document
-
-
-def _path(scope: AsgiScope) -> str:
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] or "/" if root and path.startswith(root) else path
 
 
 def _local(scope: AsgiScope) -> bool:

@@ -4,25 +4,38 @@
     POST /v1/classify/raw    message/rfc822 or application/octet-stream
     POST /v1/explain         as /v1/classify: which words and facts speak for a label
     POST /v1/feedback        what a mail really was; DELETE /v1/feedback/{id} erases it
+    GET  /v1/drift           how far the mails of late are from the reference in the bundle
     GET  /v1/models          what answers; /v1/models/{name}/card has its card and curves
     /v2                      the Open Inference Protocol
     GET  /                   a page for people
+    GET  /metrics            the numbers of all replicas, for Prometheus
     GET  /healthz, /readyz, /docs, /openapi.json
 
 Each module of `serving.routes` has some of them. What can be refused, and with which status,
 stands in `serving.errors`.
 """
 
+import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from serving.access import Access, Gate, secured
+from serving.account import Accounts, Observer, Routes
+from serving.board import Alone, Board, Snapshot
+from serving.drift import told_of
+from serving.drift_series import DriftCounts
 from serving.engine import Engine
 from serving.errors import answers, install
 from serving.feedback.keeper import Keeper
+from serving.gauges import Standing
+from serving.metrics import Metrics
 from serving.request_ids import RequestIds
-from serving.routes import card, classify, explain, feedback, health, models, page, v2
+from serving.routes import card, classify, drift, explain, feedback, health, models, page, v2
+from serving.routes import metrics as numbers
 from serving.service import Permits, Service
 
 
@@ -37,8 +50,16 @@ def build_api(
     access: Access | None = None,
     keeper: Keeper | None = None,
     with_page: bool = True,
+    metrics: Metrics | None = None,
+    board: Board | None = None,
+    observers: Sequence[Observer] = (),
 ) -> FastAPI:
-    """The ASGI application over an engine; it takes feedback where there is a keeper of it."""
+    """The ASGI application over an engine; it takes feedback where there is a keeper of it.
+
+    `metrics` counts its requests, `board` tells those of all replicas; by default there is one.
+    """
+    metrics = metrics or Metrics()
+    board = board or Alone(partial(_told, engine, metrics))
     access = access or Access(None)
     app = FastAPI(
         title="mailray",
@@ -50,15 +71,22 @@ def build_api(
     # The last one is the outermost: what the others refuse has an id as well.
     app.add_middleware(Gate, access=access)
     install(app)
-    app.add_middleware(RequestIds)
     service = Service(
         engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails, body_timeout_s
     )
     modules = (classify, explain, models, card, v2, health, *([page] if with_page else []))
-    for module in modules:
-        app.include_router(module.routes(service))
+    routers = [module.routes(service) for module in modules]
+    routers += [drift.routes(service, board), numbers.routes(engine, board)]
     if keeper is not None:
-        app.include_router(feedback.routes(service, keeper))
+        routers.append(feedback.routes(service, keeper, metrics))
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    for router in routers:
+        app.include_router(router)
+        paths += [route.path for route in router.routes if isinstance(route, Route)]
+    app.add_middleware(Accounts, routes=Routes(paths), observers=(metrics.request, *observers))
+    app.add_middleware(RequestIds)
+    metrics.registry.register(Standing(engine, lambda: service.permits.taken))
+    metrics.registry.register(DriftCounts(engine))
     document = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -66,3 +94,7 @@ def build_api(
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _told(engine: Engine, metrics: Metrics) -> Snapshot:
+    return Snapshot(metrics.replica, time.time(), metrics.text(), told_of(engine))

@@ -25,10 +25,12 @@ from functools import partial
 import torch
 
 from serving.classifier import ModelInfo, TextClassifier, Verdict
+from serving.drift import Drift
 from serving.engine import Scored, Timings
 from serving.errors import ApiError
 from serving.explaining import Explaining
 from serving.explanation import Explanation
+from serving.metrics import Metrics
 from serving.waiting import Queue, Waiting
 from training.mail import Mail
 
@@ -68,10 +70,14 @@ class Batcher:
         max_queued: int,
         timeout_ms: float = 30_000.0,
         explaining: Explaining | None = None,
+        metrics: Metrics | None = None,
+        drift: Drift | None = None,
     ) -> None:
         self.model: ModelInfo = classifier.info
         self._classifier = classifier
         self._explaining = explaining
+        self._metrics = metrics or Metrics()
+        self.drift = drift
         on_gpu = torch.cuda.is_available()
         self._budget = batch_tokens or (_GPU_TOKENS if on_gpu else _CPU_TOKENS)
         self._max_queued = max_queued
@@ -200,6 +206,7 @@ class Batcher:
             assert len(verdicts) == len(tokens), "one verdict for each mail"
         except Exception as error:
             logger.warning("a forward of %d mails failed: %s", len(tokens), type(error).__name__)
+            self._metrics.failed(len(tokens))
             if len(tokens) == 1:
                 return [error]
             middle = len(tokens) // 2
@@ -225,6 +232,11 @@ class Batcher:
             else:
                 spans = (mail.tokenize, began - mail.since, ended - began)
                 mail.answer.set_result(Scored(verdict, Timings(*(1000 * span for span in spans))))
+        self._metrics.batch([mail.length for mail in batch])
+        if self.drift is not None:
+            for mail, verdict in zip(batch, found, strict=True):
+                if not isinstance(verdict, Exception):
+                    self.drift.note(verdict.scores, len(mail.tokens))
 
     def _retry_after(self) -> int:
         """Seconds until what waits now will have been scored, by the speed so far."""

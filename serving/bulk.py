@@ -233,7 +233,7 @@ class Score:
             zip(readable, self._verdicts([row["tokens"][at] for at in readable]), strict=True)
         )
         said = [
-            self._row(found[at]) if at in found else {"error": error}
+            self._row(found[at], row["tokens"][at]) if at in found else {"error": error}
             for at, error in enumerate(row["errors"])
         ]
         info = self._classifier.info
@@ -257,7 +257,7 @@ class Score:
             return self._verdicts(tokens[:middle]) + self._verdicts(tokens[middle:])
 
     @staticmethod
-    def _row(verdict: Verdict | Exception) -> dict[str, Any]:
+    def _row(verdict: Verdict | Exception, tokens: Sequence[int]) -> dict[str, Any]:
         if isinstance(verdict, Exception):
             return {"error": f"the model failed on it: {type(verdict).__name__}"}
         if any(p != p for p in verdict.scores.values()):
@@ -266,6 +266,7 @@ class Score:
             "label": verdict.label,
             "labels": list(verdict.labels),
             "probability": verdict.probability,
+            "tokens": len(tokens),
             "unsure": verdict.unsure,
             "operating_point": verdict.operating_point,
         } | {f"p_{label}": p for label, p in verdict.scores.items()}

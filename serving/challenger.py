@@ -6,6 +6,7 @@ compared mail by mail. A challenger that breaks a limit is turned off; none is e
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 import zlib
@@ -152,7 +153,10 @@ class Challenger:
             return
         self._pending.append((text, scored, champion))
         if self._comparing is None or self._comparing.done():
-            self._comparing = asyncio.get_running_loop().create_task(self._compare())
+            # It goes on with other requests' mails: what it logs is not this one's.
+            self._comparing = asyncio.get_running_loop().create_task(
+                self._compare(), context=contextvars.Context()
+            )
 
     async def _compare(self) -> None:
         while self._pending and (engine := self.engine) is not None:

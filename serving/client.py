@@ -41,6 +41,7 @@ from serving.calls import (
     named,
     remaining,
 )
+from serving.drifted import DriftReport
 from serving.explained import Explained
 
 __all__ = [
@@ -59,6 +60,7 @@ _CHUNKS_AT_ONCE: Final = 4
 """Requests that the async client has under way for one `classify_many`."""
 
 _MODELS: Final = Call("GET", "/v1/models", Models)
+_DRIFT: Final = Call("GET", "/v1/drift", DriftReport)
 
 _T = TypeVar("_T", bound=BaseModel)
 
@@ -109,6 +111,10 @@ class MailrayClient:
     def models(self) -> list[Model]:
         """The models that answer, the champion first."""
         return self._ask(_MODELS).models
+
+    def drift(self) -> DriftReport:
+        """How far the mails of late are from those that the model was tested on."""
+        return self._ask(_DRIFT)
 
     def close(self) -> None:
         """Close the connections."""
@@ -185,6 +191,10 @@ class AsyncMailrayClient:
     async def models(self) -> list[Model]:
         """The models that answer, the champion first."""
         return (await self._ask(_MODELS)).models
+
+    async def drift(self) -> DriftReport:
+        """As MailrayClient's."""
+        return await self._ask(_DRIFT)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -3,6 +3,7 @@
 import ipaddress
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -64,6 +65,8 @@ class ServeConfig(Section):
     """How long an explanation may take; one that is not exact by then says so."""
     explain_in_flight: int = Field(default=2, ge=1)
     """Mails that a replica explains at once, one after another; the next one is answered 429."""
+    drift_window_h: float = Field(default=24.0, gt=0, le=24 * 366)
+    """Hours of mail that drift is told of; a window of few mails shows only large changes."""
     page: bool = True
     """Whether there is a page for people at `/`."""
     # No more than a mail may have: a body within the limit is then never too large a mail.
@@ -84,6 +87,16 @@ class ServeConfig(Section):
     feedback_days: int | None = Field(default=None, ge=1)
     """Feedback that is older is erased; by default none is."""
 
+    log: str | None = None
+    """The directory where each replica writes a JSON line for each request, or `none`; by default
+    `logs/serve` in MAILRAY_HOME. On a cluster best a disk of the node, as
+    `/tmp/ray/session_latest/logs/serve`."""
+    tracing: str | None = None
+    """The collector that gets OpenTelemetry's traces by OTLP over HTTP: `http://HOST:4318`; needs
+    `mailray[otel]`. Headers that it asks for stand in OTEL_EXPORTER_OTLP_HEADERS."""
+    tracing_share: float = Field(default=1.0, ge=0, le=1)
+    """The share of requests that are traced, of those whose caller does not decide."""
+
     @field_validator("abstain")
     @classmethod
     def _is_a_band(cls, band: Band | None) -> Band | None:
@@ -96,6 +109,28 @@ class ServeConfig(Section):
     def _from_anywhere(cls, file: str | None) -> str | None:
         """Replicas work in a directory of their own."""
         return str(Path(file).expanduser().absolute()) if file else None
+
+    @field_validator("log")
+    @classmethod
+    def _log_from_anywhere(cls, folder: str | None) -> str | None:
+        return folder if folder == "none" else cls._from_anywhere(folder)
+
+    @field_validator("tracing")
+    @classmethod
+    def _is_a_collector(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            right = False
+        if not right or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError(
+                "tracing: a collector's URL, http://HOST:4318, without user or query (secrets go "
+                "into OTEL_EXPORTER_OTLP_HEADERS)"
+            )
+        return url
 
     @model_validator(mode="after")
     def _is_not_open_by_accident(self) -> Self:

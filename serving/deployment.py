@@ -11,6 +11,7 @@
 import errno
 import re
 import socket
+import time
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,17 @@ from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
 from serving.access import Access
 from serving.api import build_api
 from serving.batcher import Batcher
+from serving.board import Replicas, Snapshot
 from serving.classifier import Classifier
 from serving.config import ServeConfig
+from serving.drift import Drift, told_of
 from serving.explaining import Explaining
 from serving.explanation import Explainer
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store, feedback_url
+from serving.log import Log
+from serving.metrics import Metrics
+from serving.tracing import Tracing, require
 from serving.watch import follow
 from training.bundle import BundleError, load
 from training.home import Home
@@ -52,8 +58,13 @@ class Replica:
 
     def __init__(self, config: ServeConfig, home: Home) -> None:
         self._config = config
-        replica = serve.get_replica_context().replica_id.unique_id
-        make = partial(engine, config)
+        context = serve.get_replica_context()
+        replica = context.replica_id.unique_id
+        self._log = _log(config, home, replica)
+        self._tracing = _tracing(config, replica)
+        self._metrics = Metrics(replica)
+        self._board = Replicas(self._told, deployment=context.deployment, app=context.app_name)
+        make = partial(engine, config, self._metrics)
         self._lineup, self._watchman = follow(config, home, make, replica, partial(look_up, home))
         self._access = _access(config)
         self._keeper = Keeper(store) if (store := _store(config)) else None
@@ -70,6 +81,19 @@ class Replica:
             access=self._access,
             keeper=self._keeper,
             with_page=self._config.page,
+            metrics=self._metrics,
+            board=self._board,
+            # The trace's id stands in the log.
+            observers=[each.request for each in (self._tracing, self._log) if each is not None],
+        )
+
+    async def snapshot(self) -> Snapshot:
+        """What this replica tells of itself; called by the others, through `Replicas`."""
+        return self._told()
+
+    def _told(self) -> Snapshot:
+        return Snapshot(
+            self._metrics.replica, time.time(), self._metrics.text(), told_of(self._lineup)
         )
 
     def __del__(self) -> None:
@@ -80,19 +104,24 @@ class Replica:
             self._lineup.close()
         if keeper := getattr(self, "_keeper", None):
             keeper.close()
+        for each in (getattr(self, "_tracing", None), getattr(self, "_log", None)):
+            if each is not None:
+                each.close()
 
 
-def engine(config: ServeConfig, path: Path) -> Batcher:
+def engine(config: ServeConfig, metrics: Metrics, path: Path) -> Batcher:
     """A bundle's model behind a queue; it has scored a mail."""
+    classifier = Classifier(
+        path,
+        config.precision,
+        config.runtime,
+        config.cpus,
+        operating_point=config.operating_point,
+        abstain=config.abstain,
+    )
+    reference = classifier.scorer.bundle.reference
     return Batcher(
-        Classifier(
-            path,
-            config.precision,
-            config.runtime,
-            config.cpus,
-            operating_point=config.operating_point,
-            abstain=config.abstain,
-        ),
+        classifier,
         threads=config.cpus,
         batch_tokens=config.batch_tokens,
         max_queued=config.max_queued,
@@ -103,6 +132,8 @@ def engine(config: ServeConfig, path: Path) -> Batcher:
             seconds=config.explain_seconds,
             limit=config.explain_in_flight,
         ),
+        metrics=metrics,
+        drift=Drift(reference, classifier.info, hours=config.drift_window_h) if reference else None,
     )
 
 
@@ -145,12 +176,15 @@ def start(config: ServeConfig) -> str:
     Raises:
         ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
             replica cannot load the bundle. Nothing is left running then.
-        ConfigError: the tokens file or the URL of the feedback's store is wrong.
+        ConfigError: the tokens file or the URL of the feedback's store is wrong, or there are no
+            packages for traces.
     """
     try:
         load(place(config.model))  # its files, not its weights: the usual faults at once
         _access(config)
         _store(config)
+        if config.tracing is not None:
+            require()
     except BundleError as error:
         raise ServeError(str(error)) from error
     if serve.status().proxies:
@@ -193,6 +227,18 @@ def _access(config: ServeConfig) -> Access:
 def _store(config: ServeConfig) -> Store | None:
     url = feedback_url(config.feedback)
     return None if url == "none" else Store(url, days=config.feedback_days)
+
+
+def _log(config: ServeConfig, home: Home, replica: str) -> Log | None:
+    if config.log == "none":
+        return None
+    return Log(Path(config.log) if config.log else home.logs / "serve", replica)
+
+
+def _tracing(config: ServeConfig, replica: str) -> Tracing | None:
+    if config.tracing is None:
+        return None
+    return Tracing(config.tracing, share=config.tracing_share, replica=replica)
 
 
 def _claim(host: str, port: int) -> None:

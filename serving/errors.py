@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.account import account
 from serving.answers import ErrorBody, ErrorDetail, InferenceError
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ def install(app: FastAPI) -> None:
 
 def answer(error: ApiError, path: str) -> JSONResponse:
     """The response to a request of `path` that is refused."""
+    account().code = error.code
     kind = KINDS[error.code]
     inference = re.match(r"/v2(?:/|$)", path) is not None
     body = _body(error.code, error.message, inference).model_dump()

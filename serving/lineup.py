@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from serving.challenger import Challenger, ChallengerConfig, ChallengerFacts
 from serving.classifier import ModelInfo
+from serving.drift import Drift, drift_of
 from serving.engine import Engine, Explains, Scored
 from serving.errors import ApiError
 from serving.explanation import Explanation
@@ -132,6 +133,8 @@ class Lineup:
         self.fault: str | None = None
         self.checked: float | None = None
         self.challenger_fault: str | None = None
+        self.rollovers = 0
+        """How often a model has taken another's place."""
 
     @property
     def model(self) -> ModelInfo:
@@ -147,6 +150,11 @@ class Lineup:
     def current(self) -> Generation:
         """The engine that answers."""
         return self._current
+
+    @property
+    def drift(self) -> Drift | None:
+        """The mails of the model that answers, where they are counted."""
+        return drift_of(self._current.engine)
 
     @property
     def challenger(self) -> Challenger | None:
@@ -168,6 +176,7 @@ class Lineup:
         """Let another model answer from now on; of any thread."""
         before = self._current.model
         self._current = Generation(engine)
+        self.rollovers += 1
         challenger = self._challenger
         if challenger is not None and challenger.off is None:
             if (reason := _unfit(engine.model, challenger.model)) is not None:

@@ -112,6 +112,8 @@ class Parsed:
     text: str
     ms: float
     """How long that took."""
+    began: float
+    """When it began, by `time.monotonic`."""
 
 
 def one(body: bytes, media: str, options: MailTextOptions) -> Parsed:
@@ -120,7 +122,7 @@ def one(body: bytes, media: str, options: MailTextOptions) -> Parsed:
     Raises:
         ApiError: it is malformed, has wrong fields, or is no mail.
     """
-    start = time.perf_counter()
+    start = time.monotonic()
     mail = _of_tree(payload.tree(body)) if media == payload.JSON else body
     return _parsed(mail, options, start)
 
@@ -149,7 +151,7 @@ def one_or_many(
     """
     if media != payload.JSON:
         return one(body, media, options)
-    start = time.perf_counter()
+    start = time.monotonic()
     tree = payload.tree(body)
     if not (isinstance(tree, Mapping) and "mails" in tree):
         return _parsed(_of_tree(tree), options, start)
@@ -160,7 +162,7 @@ def one_or_many(
         raise ApiError("invalid_fields", f"mails: a list of 1 to {most:,} mails, got {got}")
     found: list[Parsed | ApiError] = []
     for each in many:
-        start = time.perf_counter()
+        start = time.monotonic()
         try:
             found.append(_parsed(_of_tree(each), options, start))
         except ApiError as error:
@@ -194,7 +196,7 @@ def text_of(mail: bytes | Mail, options: MailTextOptions) -> str:
 
 def _parsed(mail: bytes | Mail, options: MailTextOptions, start: float) -> Parsed:
     text = text_of(mail, options)
-    return Parsed(text, (time.perf_counter() - start) * 1000)
+    return Parsed(text, (time.monotonic() - start) * 1000, start)
 
 
 def _of_tree(tree: Any) -> bytes | Mail:

@@ -20,16 +20,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from serving.decision import Decision
+from serving.drift import Counts, compared
 from training.bundle import Bundle
+from training.reference import Reference
 from training.schema import ConfigError
 from training.sources import Source
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 SUMMARY: Final = "summary.json"
 PART_MAILS: Final = 256
@@ -51,6 +54,7 @@ def schema(labels: tuple[str, ...], *, multi: bool) -> pa.Schema:
             *several,
             ("probability", pa.float32()),  # of that label
             *((f"p_{label}", pa.float32()) for label in labels),
+            ("tokens", pa.int32()),  # that the model reads of the mail
             ("unsure", pa.bool_()),
             ("operating_point", pa.string()),
             ("error", pa.string()),  # why there is no verdict
@@ -170,21 +174,36 @@ def mails(folder: Path) -> int:
     return int(parts.count_rows())
 
 
-def summarize(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(folder: Path, facts: Mapping[str, Any], bundle: Bundle) -> dict[str, Any]:
     """What all parts say together, written to the directory; what was left half-written goes."""
+    known = bundle.reference
+    came = known and Counts.none(known)
     labels: dict[str, int] = dict.fromkeys(facts["labels"], 0)
     counts = {"mails": 0, "unsure": 0, "errors": 0}
-    for table in _batches(folder):
+    for table in _batches(folder, "tokens", *(f"p_{label}" for label in bundle.labels)):
         counts["mails"] += table.num_rows
+        if known and came:
+            came = came.plus(_counted(table.filter(table["error"].is_null()), bundle, known))
         counts["unsure"] += table["unsure"].to_pylist().count(True)
         counts["errors"] += table.num_rows - table["error"].null_count
         for label in table["label"].drop_null().value_counts().to_pylist():
             labels[label["values"]] += label["counts"]
     for scratch in folder.glob(".part-*"):
         scratch.unlink(missing_ok=True)
-    found = counts | {"labels": labels}
+    found: dict[str, Any] = counts | {"labels": labels}
+    if known and came:
+        found["drift"] = {
+            each.quantity: {"state": each.state, "psi": each.psi, "chance": each.chance}
+            for each in compared(known, came)
+        }
     _write(folder / SUMMARY, found)
     return found
+
+
+def _counted(table: pa.RecordBatch, bundle: Bundle, known: Reference) -> Counts:
+    scores = np.stack([table[f"p_{label}"].to_numpy() for label in bundle.labels], axis=1)
+    lengths = table["tokens"].to_numpy(zero_copy_only=False)
+    return Counts.of(known, bundle.label_set, scores, lengths)
 
 
 def first_error(folder: Path) -> tuple[str, str] | None:
@@ -195,8 +214,8 @@ def first_error(folder: Path) -> tuple[str, str] | None:
     return None
 
 
-def _batches(folder: Path) -> Iterator[pa.RecordBatch]:
+def _batches(folder: Path, *more: str) -> Iterator[pa.RecordBatch]:
     for name in _names(folder):
         yield from pq.ParquetFile(folder / name).iter_batches(
-            columns=["id", "label", "unsure", "error"]
+            columns=["id", "label", "unsure", "error", *more]
         )

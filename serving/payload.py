@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from serving.account import account
 from serving.errors import ApiError
 
 JSON: Final = "application/json"
@@ -64,6 +65,7 @@ async def read(request: Request, limit: int, timeout_s: float | None = None) -> 
                 if size > limit:
                     raise too_large
                 parts.append(part)
+            account().bytes_in = size
     except TimeoutError as error:
         raise ApiError("too_slow", f"the body was not there after {timeout_s:g} s") from error
     return b"".join(parts)

@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.request_ids import RequestIds
-from serving.retry import Retry
+from serving.retry import TRY, Retry
 
 ProxyName = Literal["ray", "haproxy"]
 
@@ -33,8 +33,9 @@ _ORDERS: Final = {
     b"x_session_id",
     b"x_request_timeout_seconds",
     b"x_request_disconnect_disabled",
+    TRY.lower().replace("-", "_").encode(),
 }
-"""As Serve 2.60 compares them, or more widely."""
+"""As Serve 2.60 compares them, or more widely; and what `serving.retry` alone may say."""
 
 
 class Unsteered:

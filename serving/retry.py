@@ -20,6 +20,9 @@ _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _VERDICTS: Final = ("/v1/classify", "/v1/explain", "/v2/models/")
 """What a POST to these paths asks for is computed, and nothing is kept."""
 
+TRY: Final = "X-Mailray-Try"
+"""The header of a second try and its number; callers cannot send it."""
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -42,7 +45,7 @@ class Retry:
         for number in range(_TRIES):
             answer = _Answer(send, body)
             # The proxy writes into both.
-            tried = {**scope, "headers": list(scope["headers"])}
+            tried = {**scope, "headers": [*scope["headers"], *_told(number)]}
             try:
                 await self._app(tried, body.again(), answer)
             except Exception:
@@ -103,6 +106,11 @@ class _Answer:
             await self._send(start)
         self.begun = True
         await self._send(message)
+
+
+def _told(number: int) -> list[tuple[bytes, bytes]]:
+    """What tells a replica that another was asked before it."""
+    return [(TRY.lower().encode(), str(number + 1).encode())] if number else []
 
 
 def _repeatable(method: str, path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from fastapi import Request
 
 from serving import payload
+from serving.account import MailAccount, account
 from serving.engine import Assigning, Engine, Scored
 from serving.errors import ApiError
 from serving.mails import Parsed
@@ -28,6 +29,11 @@ class Permits:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """How many requests are worked on."""
+        return self._taken
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -57,7 +63,10 @@ class Service:
     def assigned(self, request_id: str) -> Engine:
         """The engine for one request, which keeps it when another model takes over meanwhile."""
         engine = self.engine
-        return engine.assigned(request_id) if isinstance(engine, Assigning) else engine
+        chosen = engine.assigned(request_id) if isinstance(engine, Assigning) else engine
+        told = account()
+        told.model, told.version = chosen.model.name, chosen.model.version
+        return chosen
 
     def require_ready(self) -> None:
         """Refuse while the model is not there."""
@@ -108,14 +117,20 @@ class Service:
         Raises:
             ApiError: the server cannot answer for one of them; the others are given up.
         """
+        began = time.monotonic()
         tasks = [
             asyncio.ensure_future(engine.classify(mail.text, deadline=deadline)) for mail in mails
         ]
         try:
-            return await asyncio.gather(*tasks)
+            found = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
+        account().mails = [
+            MailAccount(mail.began, mail.ms, began, scored)
+            for mail, scored in zip(mails, found, strict=True)
+        ]
+        return found
 
 
 def options(engine: Engine) -> MailTextOptions:

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("cluster", "training", "tuning", "serving")
 ALLOWED = {"training": set(), "tuning": {"training"}, "serving": {"training"}, "cluster": set()}
 SERVING_MAY_USE = {
-    "bundle", "config", "home", "labels", "mail", "model", "prose", "readers", "registry",
-    "schema", "scorer", "sources", "stages", "tokenizing", "wide",
+    "bundle", "config", "home", "labels", "mail", "model", "prose", "readers", "reference",
+    "registry", "schema", "scorer", "sources", "stages", "tokenizing", "wide",
 }  # fmt: skip
 COMMAND_LINE = ("cluster/main.py", "cluster/commands/")
 FILES = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
@@ -40,7 +40,18 @@ def test_a_file_imports_only_packages_that_it_may(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mail", "config", "bundle", "model", "prose", "scorer", "sources", "tokenizing", "wide"],
+    [
+        "mail",
+        "config",
+        "bundle",
+        "model",
+        "prose",
+        "reference",
+        "scorer",
+        "sources",
+        "tokenizing",
+        "wide",
+    ],
 )
 def test_what_serving_uses_knows_no_ray(name: str) -> None:
     assert not any(

@@ -1,7 +1,8 @@
 """A bundle: one directory that holds a trained model and all that is needed to use it.
 
     bundle.json          labels, head, mail-text version, maximum length, versions, metrics,
-                         curves, what each epoch gave, and of what the model was made
+                         curves, the reference for drift, what each epoch gave, and of what the
+                         model was made
     config.yaml          the resolved training config
     encoder.json         the encoder's architecture
     model.safetensors    the weights, float32
@@ -35,6 +36,7 @@ from training.labels import Labels
 from training.mail import MAIL_TEXT_VERSION
 from training.model import HeadShape, MailModel, rebuild
 from training.operating import OperatingPoint
+from training.reference import Reference
 from training.wide import Wide
 
 FORMAT: Final = 2
@@ -113,6 +115,9 @@ class Bundle:
     """As `training.provenance` gives it, and the SHA-256 of the checkpoint's `weights`."""
     exports: tuple[OnnxExport, ...] = ()
     """What it has for ONNX Runtime."""
+    reference: Reference | None = None
+    """What mail looks like to it, for who asks whether other mail still does; None of a bundle that
+    was made by a mailray that did not keep it."""
 
     @property
     def label_set(self) -> Labels:
@@ -228,6 +233,7 @@ def load(path: Path) -> Bundle:
             curves=dict(facts.get("curves", {})),
             provenance=dict(facts.get("provenance", {})),
             exports=tuple(OnnxExport(**export) for export in facts.get("exports", ())),
+            reference=Reference.read(known) if (known := facts.get("reference")) else None,
         )
     except BundleError:
         raise
@@ -256,6 +262,7 @@ def save(
     epochs: Sequence[dict[str, Any]] = (),
     curves: dict[str, Any] | None = None,
     provenance: dict[str, str] | None = None,
+    reference: Reference | None = None,
 ) -> Bundle:
     """Write a bundle; `path` is replaced as a whole."""
     new = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
@@ -284,6 +291,7 @@ def save(
         epochs=tuple(epochs),
         curves=curves or {},
         provenance=provenance or {},
+        reference=reference,
     )
     (new / "README.md").write_text(card(bundle, config), "utf-8")
     bundle.write_facts(new)

@@ -207,6 +207,11 @@ def _evaluation(bundle: "Bundle") -> list[str]:
     points = reports.get("test", {}).get("points", [])
     if points:
         parts += ["### Operating points", _points(points)]
+    if known := bundle.reference:
+        parts.append(
+            f"A server measures drift against {known.mails:,} {' and '.join(known.splits)} mails, "
+            f"of {known.length.mean:.0f} tokens on average."
+        )
     baselines = bundle.metrics.get("baselines", {})
     if baselines and "test" in reports:
         keys = ("accuracy", "recall", "false_positive_rate", "roc_auc")

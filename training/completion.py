@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from safetensors.torch import load_file
 
 from training import bundle as bundles
@@ -21,6 +22,7 @@ from training.model import build
 from training.operating import fit
 from training.provenance import provenance
 from training.recorder import Recorder
+from training.reference import Reference, reference
 from training.run import Run
 from training.stages import Stages
 from training.status import Status
@@ -152,6 +154,7 @@ def bundled(
         place, model, words, config, version=run.path.name, metrics=metrics, temperature=heat,
         points=points, epochs=epochs,
         curves=_curves(test),
+        reference=_reference(mails, validation, test),
         provenance=provenance(mails) | {"weights": weights_digest(checkpoint)},
     )  # fmt: skip
 
@@ -161,6 +164,20 @@ def _curves(test: Scored) -> dict[str, Any]:
     two = not test.labels.multi and len(test.labels.names) == 2
     found = test.by_label if not two else {test.labels.names[1]: test.positive}
     return {label: curve.told() for label, curve in found.items()}
+
+
+def _reference(mails: Mails, validation: Scored, test: Scored) -> Reference | None:
+    """Of the mails that the model has not learned from."""
+    unseen = {"test": test} if mails.with_validation else {"validation": validation, "test": test}
+    rows = np.concatenate([mails.on(split) for split in unseen])
+    tokens = mails.cache.table()["tokens"]
+    return reference(
+        test.labels.names,
+        np.concatenate([scored.scores for scored in unseen.values()]),
+        pc.list_value_length(tokens.take(rows)).to_numpy(),
+        tuple(unseen),
+        multi=test.labels.multi,
+    )
 
 
 def _baselines(run: Run, mails: Mails, home: Home, stages: Stages) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def bulk(
                     bundle, source, out, stage,
                     precision=precision, operating_point=operating_point, workers=workers,  # type: ignore[arg-type]
                 )  # fmt: skip
-        found = parts.summarize(out, facts)
+        found = parts.summarize(out, facts, bundle)
         stage.update(
             f"{found['mails']:,} mails, {now['scored']:,} of them now, "
             f"{now['mails_per_second']:,.0f} mails/s"
@@ -84,4 +84,9 @@ def _shown(found: dict[str, Any], out: Path) -> Group:
     named = {**found["labels"], "unsure, of these": found["unsure"], "no mail": found["errors"]}
     for label, count in named.items():
         table.add_row(label, f"{count:,}", f"{count / found['mails']:.2%}")
-    return Group(table, Text(f"\n{found['mails']:,} mails: {out}"))
+    drift = ", ".join(
+        f"{quantity} {each['state'].replace('_', ' ')} (PSI {each['psi']:.3f})"
+        for quantity, each in found.get("drift", {}).items()
+    )
+    beside = f"\nbeside the mail that the model was tested on: {drift}" if drift else ""
+    return Group(table, Text(f"\n{found['mails']:,} mails: {out}{beside}"))

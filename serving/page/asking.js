@@ -29,6 +29,7 @@ export class Api {
 
   classify = (bytes, signal) => this.#ask("v1/classify/raw", bytes, signal);
   explain = (bytes, signal) => this.#ask("v1/explain", bytes, signal);
+  drift = (signal) => this.#ask("v1/drift", null, signal);
   models = (signal) => this.#ask("v1/models", null, signal);
   card = (name, signal) => this.#ask(`v1/models/${encodeURIComponent(name)}/card`, null, signal);
 

@@ -2,12 +2,14 @@
 
 import { Api, message, Refusal, words } from "./asking.js";
 import { model } from "./card.js";
+import { drift } from "./drift.js";
 import { find, isolated, make, percent, table } from "./dom.js";
 import { reasons } from "./reasons.js";
 import { spoken, verdict } from "./verdict.js";
 
 const AT_ONCE = 2; // mails of a table that are asked about together
 const MOST = 500; // mails of a table
+const EVERY = 60; // seconds between two looks at the drift
 
 const api = new Api();
 const tasks = { mails: new AbortController(), mail: new AbortController() }; // what is being done
@@ -163,6 +165,19 @@ async function served() {
   }
 }
 
+/** How far the mails of late are from those that the model was tested on, where that is measured. */
+async function drifted() {
+  try {
+    const found = drift(await api.drift());
+    if (found) show("drift", found);
+    else hide("drift");
+  } catch (error) {
+    const absent = !(error instanceof Refusal) || error.status === 401; // which is told by others
+    if (absent) return hide("drift");
+    show("drift", make("p", { class: "note" }, `Drift is not known. ${words(error)}`));
+  }
+}
+
 find("#ask").addEventListener("submit", (event) => {
   event.preventDefault();
   pasted();
@@ -193,6 +208,7 @@ find("#entry").addEventListener("submit", (event) => {
   hide("entry", "fault");
   find("#text").focus();
   served();
+  drifted();
   again?.();
 });
 // A browser opens what is dropped on a page, so every drop is taken here.
@@ -208,3 +224,5 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 served();
+drifted();
+setInterval(() => document.hidden || find("#entry").checkVisibility() || drifted(), 1000 * EVERY);

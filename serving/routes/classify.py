@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 
 from serving import mails, payload
 from serving.access import caller
+from serving.account import account
 from serving.answers import Answer, Answers, ErrorBody, ErrorDetail, Timings
 from serving.engine import Engine, Scored
 from serving.errors import ApiError, Code, answers
@@ -62,6 +63,7 @@ def routes(service: Service) -> APIRouter:
             )
             many = given if isinstance(given, list) else [given]
             caller(request).charge(len(many) - 1)
+            account().refused = [mail.code for mail in many if isinstance(mail, ApiError)]
             good = [mail for mail in many if isinstance(mail, Parsed)]
             found = iter(await service.scored(engine, good, deadline))
         told = [

@@ -1,11 +1,13 @@
 """POST /v1/explain: which words and facts of a mail speak for a label, and how much."""
 
+import time
 from dataclasses import asdict
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 
 from serving import mails, payload
+from serving.account import account
 from serving.engine import Explains
 from serving.errors import ApiError, answers
 from serving.explained import Explained
@@ -53,7 +55,9 @@ def routes(service: Service) -> APIRouter:
             raise ApiError("not_explainable", "this server has no means to explain")
         with service.permits.one():
             text, fields = await service.read(request, mails.original, media, options(engine))
+            began = time.monotonic()
             found = await engine.explain(text, mail=fields, label=label, deadline=deadline)
+            account().explained = began, time.monotonic() - began
         heaviest = [asdict(span) for span in found.top(top)]
         told = asdict(found) | {"top": heaviest, "request_id": id_}
         return Explained(**told)

@@ -17,6 +17,7 @@ from serving.errors import ApiError, answers
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import MAX_ID, MAX_MESSAGE_ID, Record, key
 from serving.mails import AnyMail, EncodedMail, MailParts, RawMail, Text, decoded
+from serving.metrics import Metrics
 from serving.service import Permits, Service
 from training.labels import Labels
 
@@ -89,7 +90,7 @@ class FeedbackBody(_Strict):
         return self
 
 
-def routes(service: Service, keeper: Keeper) -> APIRouter:
+def routes(service: Service, keeper: Keeper, metrics: Metrics) -> APIRouter:
     """The routes over a service that takes feedback."""
     router = APIRouter(tags=["feedback"])
     permits = Permits(_AT_ONCE)
@@ -128,6 +129,8 @@ def routes(service: Service, keeper: Keeper) -> APIRouter:
             record = _record(said, label, caller(request).name)
             text_kept = record.mail() is not None
             id, new = await keeper.add(record)
+            if new:
+                metrics.feedback()
         response.status_code = 201 if new else 200
         return Kept(id=id, new=new, text_kept=text_kept)
 

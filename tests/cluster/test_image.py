@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tomllib
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def test_the_lock_has_the_versions_that_the_tests_run_with() -> None:
 def test_the_lock_has_all_that_mailray_needs_except_torch_and_a_hash_for_each() -> None:
     locked = _pins(LOCK)
     project = PROJECT["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["server"],
-                 *project["optional-dependencies"]["onnx"]]:  # fmt: skip
+    extras = [project["optional-dependencies"][name] for name in ("server", "onnx", "otel")]
+    for line in [*project["dependencies"], *chain.from_iterable(extras)]:
         wanted = Requirement(line)
         if wanted.name != "torch":
             assert locked[canonicalize_name(wanted.name)] in wanted.specifier

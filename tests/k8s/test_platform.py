@@ -1,5 +1,6 @@
 """What stays: the tracker answers to its names, and what is watched is what Ray exports."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -9,10 +10,18 @@ from typing import Any
 
 import pytest
 import ray
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.kuberay import SPEC_PATH, Document
 from cluster.manifests import example_secrets
 from cluster.pods import pods
+from serving.challenger import ChallengerConfig
+from serving.drift import Drift
+from serving.lineup import Lineup
+from tests.serving.engines import Twin
+from tests.serving.references import INFO, made
+from tests.serving.twins import app_of, client_of
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "k8s" / "base" / "platform" / "dashboards").glob("*.json"))
@@ -20,6 +29,8 @@ OF_COMPONENTS = ("mailray-s3", "mailray-tokens")
 """Secrets that only components need."""
 
 Render = Callable[[str], list[Document]]
+
+OF_RAY = [file for file in DASHBOARDS if file.stem != "classifier"]
 
 
 def test_mlflow_answers_to_the_names_that_clients_use(rendered: Render) -> None:
@@ -66,7 +77,7 @@ def test_the_secrets_are_made_as_the_example_says(rendered: Render) -> None:
     assert made == {item for item in listed if item[0] not in OF_COMPONENTS}
 
 
-@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", OF_RAY, ids=lambda file: file.stem)
 def test_a_dashboard_shows_only_what_ray_exports(file: Path) -> None:
     modules = Path(ray.__file__).parent / "dashboard" / "modules" / "metrics" / "dashboards"
     exported = "\n".join(path.read_text("utf-8") for path in modules.glob("*_panels.py"))
@@ -103,10 +114,55 @@ def test_the_monitor_scrapes_ports_and_labels_that_ray_pods_have(rendered: Rende
                for rule in endpoint["relabelings"]}  # fmt: skip
     labels = {"ray_io_cluster", "component"}
     assert targets == labels
-    used = "".join(
-        text for file in DASHBOARDS for text in _expressions(json.loads(file.read_text()))
-    )
+    used = "".join(text for file in OF_RAY for text in _expressions(json.loads(file.read_text())))
     assert "ray_io_cluster=~" in used
+
+
+def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
+    async def answer(lineup: Any) -> str:
+        async with client_of(app_of(lineup)) as client:
+            await client.post("/v1/classify", json={"body": "Hi"})
+            return str((await client.get("/metrics")).text)
+
+    twin: Any = Twin()
+    twin.drift = Drift(made(), INFO)
+    twin.drift.note({"ham": 0.9, "spam": 0.1}, 100)
+    lineup = Lineup(twin)
+    lineup.challenge(Twin("2"), ChallengerConfig())
+    told = {
+        sample.name: set(sample.labels) | {"namespace", "job"}
+        for family in text_string_to_metric_families(asyncio.run(answer(lineup)))
+        for sample in family.samples
+    } | {
+        f"mailray_{name}_total": {label, "namespace"}
+        for name, label in (("refusals", "code"), ("rate_limited", "token"))
+    }
+    (file,) = set(DASHBOARDS) - set(OF_RAY)
+    expressions = _expressions(json.loads(file.read_text("utf-8")))
+    names = 0
+    for text in expressions:
+        by = set(re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", text))))
+        for name, filters in re.findall(r"\b((?:mailray|process)_\w+)(?:\{([^}]*)\})?", text):
+            names += 1
+            labels = by | set(re.findall(r"(\w+)=", filters))
+            assert labels <= told[name], (name, labels)
+    assert names >= 20
+
+
+def test_prometheus_scrapes_the_classifier_once_through_its_service(rendered: Render) -> None:
+    (scrape,) = [d for d in rendered("gpu") if d["kind"] == "ScrapeConfig"]
+    (service,) = [d for d in rendered("gpu/serving") if d["kind"] == "RayService"]
+    port = yaml.safe_load(service["spec"]["serveConfigV2"])["http_options"]["port"]
+    spec = scrape["spec"]
+    assert spec.keys() == {"jobName", "metricsPath", "kubernetesSDConfigs", "relabelings"}
+    assert spec["kubernetesSDConfigs"] == [{"role": "Service"}]
+    # KubeRay names the service after the RayService.
+    keep = spec["relabelings"][0]
+    assert keep["regex"] == f"{service['metadata']['name']}-serve-svc;{port}"
+    (policy,) = [d for d in rendered("gpu") if d["metadata"]["name"] == "mailray-metrics"]
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert all(pod.is_selected(selected) for pod in pods(service))
+    assert policy["spec"]["ingress"][0]["ports"] == [{"port": port}]
 
 
 def _env(document: Document) -> dict[str, Any]:

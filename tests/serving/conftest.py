@@ -1,11 +1,13 @@
-"""A bundle with random weights; a twin of the engine without any."""
+"""A bundle with random weights; a twin of the engine without any; a browser."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.serving.twin import Send, Twin, sent
+from tests.training import chromium
 from training.bundle import Bundle, save
 from training.config import DataConfig, ModelConfig, TrainConfig
 from training.model import build
@@ -32,3 +34,11 @@ def twin() -> Twin:
 @pytest.fixture
 def send(twin: Twin) -> Send:
     return partial(sent, twin)
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[chromium.Chromium]:
+    if not chromium.PROGRAM:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with chromium.browser() as found:
+        yield found

@@ -2,6 +2,8 @@
 
 with site() as server:
     server.url, server.token, server.fault, server.seen
+
+`clean`, `text` and `shown` say what a browser has of it.
 """
 
 import asyncio
@@ -21,7 +23,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving.api import build_api
 from serving.classifier import ModelInfo, Verdict
+from serving.drift import Drift
 from serving.engine import Scored, Timings
+from tests.training.chromium import Chromium
 from training.mail import mail_text, text_options
 
 LIMIT = 300_000
@@ -38,6 +42,7 @@ class Twin:
         self.model = ModelInfo(
             "twin", "3", ("ham", "spam"), False, 2, (), 64, "fp32", bundle=bundle
         )
+        self.drift: Drift | None = None
 
     async def classify(self, text: str, *, deadline: float | None = None) -> Scored:
         unsure = "maybe" in text
@@ -55,6 +60,7 @@ class Site:
     """The server, and what a test wants of it."""
 
     app: FastAPI
+    twin: Twin
     url: str = ""
     token: str = ""
     """The one that lets a request to the API pass; '' asks for none."""
@@ -127,8 +133,9 @@ def _refused(status: int, code: str, message: str) -> JSONResponse:
 @contextmanager
 def site(bundle: Path | None = None) -> Iterator[Site]:
     """A server for the time of the block."""
-    app = build_api(Twin(bundle), max_in_flight=8, max_body_bytes=LIMIT)
-    found = Site(app)
+    twin = Twin(bundle)
+    app = build_api(twin, max_in_flight=8, max_body_bytes=LIMIT)
+    found = Site(app, twin)
     config = uvicorn.Config(found, "127.0.0.1", 0, log_level="critical", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
@@ -143,3 +150,18 @@ def site(bundle: Path | None = None) -> Iterator[Site]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def clean(browser: Chromium, server: Site) -> None:
+    """Nothing was said in the console, and nothing asked for but this server."""
+    assert browser.faults == []
+    assert browser.dialogs == []
+    assert {url for url in browser.requests if not url.startswith((server.url, "data:"))} == set()
+
+
+def text(browser: Chromium, selector: str) -> str:
+    return str(browser.value(f"document.querySelector({selector!r}).innerText"))
+
+
+def shown(browser: Chromium, selector: str) -> bool:
+    return bool(browser.value(f"document.querySelector({selector!r}).checkVisibility()"))

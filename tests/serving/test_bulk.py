@@ -70,6 +70,7 @@ def test_every_mail_is_a_row_with_the_verdict_of_the_classifier(
         assert (row["id"], row["source_label"], row["error"]) == (id_, label, None)
         assert (row["label"], row["unsure"]) == (verdict.label, verdict.unsure)
         assert row["probability"] == pytest.approx(verdict.probability, abs=1e-6)
+        assert row["tokens"] > 10
         assert row["p_spam"] == pytest.approx(verdict.scores["spam"], abs=1e-6)
         assert (row["model"], row["version"]) == (verdict.model, "7")
 
@@ -141,7 +142,7 @@ def test_only_what_is_missing_is_scored(bundle: Bundle, tmp_path: Path) -> None:
     assert told["scored"] == lost
     assert _rows(out) == before
     assert sum(file.stat().st_mtime_ns != times[file] for file in files) == 2
-    assert parts.summarize(out, facts)["mails"] == 1_500
+    assert parts.summarize(out, facts, bundle)["mails"] == 1_500
     assert bulk.classify(bundle, source, out, Quiet())["scored"] == 0
 
 

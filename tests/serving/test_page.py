@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from serving.api import build_api
 from serving.routes import page
-from tests.serving.site import LIMIT, Site, Twin, site
+from tests.serving.site import LIMIT, Site, Twin, clean, shown, site, text
 from tests.training import chromium
 from training.bundle import Bundle
 
@@ -147,14 +147,6 @@ def test_without_a_bundle_there_is_no_card(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def started() -> Iterator[chromium.Chromium]:
-    if not chromium.PROGRAM:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with chromium.browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def running(carded: Path) -> Iterator[Site]:
     with site(carded) as found:
         if "/v1/models" not in {getattr(route, "path", "") for route in found.app.routes}:
@@ -180,21 +172,6 @@ def browser(started: chromium.Chromium, server: Site) -> chromium.Chromium:
     started.dark(False)
     started.open(server.url, width=1000)
     return started
-
-
-def clean(browser: chromium.Chromium, server: Site) -> None:
-    """Nothing was said in the console, and nothing asked for but this server."""
-    assert browser.faults == []
-    assert browser.dialogs == []
-    assert {url for url in browser.requests if not url.startswith((server.url, "data:"))} == set()
-
-
-def text(browser: chromium.Chromium, selector: str) -> str:
-    return str(browser.value(f"document.querySelector({selector!r}).innerText"))
-
-
-def shown(browser: chromium.Chromium, selector: str) -> bool:
-    return bool(browser.value(f"document.querySelector({selector!r}).checkVisibility()"))
 
 
 def paste(browser: chromium.Chromium, mail: str) -> None:
@@ -351,7 +328,7 @@ def test_a_hostile_mail_is_shown_and_does_nothing(
     clean(browser, server)
     api = [url for url in browser.requests if "/v1/" in url]
     assert {url.removeprefix(server.url) for url in api} <= {
-        "/v1/models", "/v1/models/twin/card", "/v1/classify/raw", "/v1/explain",
+        "/v1/models", "/v1/models/twin/card", "/v1/drift", "/v1/classify/raw", "/v1/explain",
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Parts: a directory knows of which model and mails it is, and what it lacks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from serving import parts
 from serving.decision import Decision
+from tests.serving.references import made, stream
 from training.bundle import Bundle
 from training.schema import ConfigError
 from training.sources import open_source
@@ -93,8 +95,25 @@ def test_a_summary_is_of_all_parts(bundle: Bundle, tmp_path: Path) -> None:
     _write(tmp_path, 2, 0, [], True)
     half_written = tmp_path / ".part-000001-00001.parquet-1234"
     half_written.touch()
-    found = parts.summarize(tmp_path, _facts(bundle))
+    found = parts.summarize(tmp_path, _facts(bundle), bundle)
     assert found == {"mails": 4, "unsure": 1, "errors": 2, "labels": {"ham": 2, "spam": 0}}
     assert json.loads((tmp_path / parts.SUMMARY).read_text()) == found
     assert parts.first_error(tmp_path) == ("c", "empty")
     assert not half_written.exists()
+
+
+def test_a_summary_says_how_far_the_mails_are_from_the_reference(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    known = replace(bundle, reference=made())
+    rows = [
+        {"id": str(at), "p_ham": scores["ham"], "p_spam": scores["spam"], "tokens": length}
+        for at, (scores, length) in enumerate(stream(900, 2, spam=0.7))
+    ]
+    _write(tmp_path, 0, 0, rows[:400], False)
+    _write(tmp_path, 0, 1, [*rows[400:], {"id": "c", "error": "empty"}], True)
+    found = parts.summarize(tmp_path, _facts(bundle), known)["drift"]
+    assert {quantity: each["state"] for quantity, each in found.items()} == {
+        "score": "drift", "length": "steady", "label": "drift",
+    }  # fmt: skip
+    assert found["label"]["psi"] > 0.5 > found["label"]["chance"]

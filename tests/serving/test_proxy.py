@@ -63,6 +63,7 @@ def test_the_middleware_settles_the_id_and_takes_serves_orders_away() -> None:
         b"x_request_timeout_seconds": b"0",
         b"X-Request-Disconnect-Disabled": b"?1",
         b"X-Request-Timeout-Ms": b"10",
+        b"X_Mailray-Try": b"2",
     }
 
     async def scenario() -> httpx.Response:

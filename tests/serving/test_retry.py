@@ -24,7 +24,9 @@ class Proxy:
         self.bodies: list[bytes] = []
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        assert scope["headers"] == []  # not those that an earlier try has added
+        # Not those that an earlier try has added, but that it is not the first.
+        number = str(len(self.bodies) + 1).encode()
+        assert scope["headers"] == [(b"x-mailray-try", number)] * (number != b"1")
         scope["headers"].append((b"x-request-id", b"1"))
         death = self.deaths.pop(0) if self.deaths else ""
         body = b""

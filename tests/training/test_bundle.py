@@ -11,6 +11,7 @@ import torch
 from training.bundle import FILES, Bundle, BundleError, load, save
 from training.config import ModelConfig, TrainConfig, resolve
 from training.model import build
+from training.reference import reference
 from training.schema import ConfigError
 from training.scorer import Scorer
 from training.tensors import pad
@@ -46,6 +47,29 @@ def test_a_bundle_scores_as_the_model_did(bundle: Bundle, config: TrainConfig) -
     with torch.inference_mode():
         expected = torch.softmax(loaded.model()(ids, mask), 1).numpy()
     np.testing.assert_allclose(scorer.score(tokens), expected, atol=1e-6)
+
+
+def test_a_reference_comes_back_and_one_that_cannot_be_is_damage(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    spam = np.linspace(0, 1, 50, dtype=np.float32)
+    known = reference(("ham", "spam"), np.stack([1 - spam, spam], 1), np.arange(50), ["test"],
+                      multi=False)  # fmt: skip
+    saved = save(
+        tmp_path / "bundle", build(config.model, 2, 64), tokenizer("tiny"), config, version="1",
+        metrics={}, reference=known,
+    )  # fmt: skip
+    assert load(saved.path).reference == known
+    file = saved.path / "bundle.json"
+    facts = json.loads(file.read_text())
+    assert len(json.dumps(facts["reference"])) < 600
+    facts["reference"]["score"]["counts"][0] += 1
+    file.write_text(json.dumps(facts))
+    with pytest.raises(BundleError, match=r"damaged: .*not of the same mails"):
+        load(saved.path)
+    del facts["reference"]
+    file.write_text(json.dumps(facts))
+    assert load(saved.path).reference is None
 
 
 def test_epochs_curves_and_provenance_come_back(tmp_path: Path, config: TrainConfig) -> None:

@@ -1,0 +1,213 @@
+"""The log of a replica: one JSON object a line, for each request and for what went wrong.
+
+{"time": "2026-11-26T16:40:01.123Z", "level": "info", "event": "request", "replica": "43qe9u2w",
+ "request_id": "5f0c", "method": "POST", "route": "/v1/classify", "status": 200, "ms": 24.1, ...}
+
+A thread writes it, so that a slow disk keeps no request waiting; lines that it cannot take are
+dropped, and counted. Each replica has a file of its own, which is turned over when it is large;
+files of replicas that are long gone are removed. Nothing in it is of a mail's content, nor an
+address of a caller, a query, or a path that is no route.
+"""
+
+import datetime as dt
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
+from pathlib import Path
+from typing import Any, Final
+
+from serving.account import Account, account
+from serving.errors import described
+from training.schema import ConfigError
+
+_BYTES: Final = 20_000_000
+"""Of a file; some 60,000 requests."""
+_FILES: Final = 5
+"""That a replica keeps."""
+_DAYS: Final = 14
+"""After so many days without a line a file is removed."""
+_WAITING: Final = 10_000
+"""Lines that wait for the disk."""
+_PATIENCE_S: Final = 2.0
+"""How long the end waits for the last of them."""
+_OURS: Final = ("serving", "training")
+"""The packages whose own log it takes, too."""
+
+
+class Log:
+    """A replica's log, until `close`; one in a process.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+
+    def __init__(self, folder: Path, replica: str) -> None:
+        self.file = folder / f"serve-{replica}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file.touch()
+        except OSError as error:
+            raise ConfigError(
+                f"log: {folder} cannot be written ({error.strerror}); log=DIR takes another "
+                "directory, log=none writes none"
+            ) from error
+        _sweep(folder)
+        self._lines = _Lines()
+        out = _File(self.file, maxBytes=_BYTES, backupCount=_FILES - 1, encoding="utf-8")
+        out.setFormatter(_Json(replica))
+        self._listener = _Writer(self._lines.queue, out)
+        self._listener.start()
+        self._out = out
+        self._open = True
+        for name in _OURS:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.INFO)
+            logger.addHandler(self._lines)
+            if logging.lastResort is not None:  # warnings go to standard error, as without a log
+                logger.addHandler(logging.lastResort)
+
+    def request(self, account: Account) -> None:
+        """Write the line of a request that has ended."""
+        self._lines.enqueue(account)  # the rest is for the thread that writes
+
+    def close(self) -> None:
+        """Write what waits, if the disk takes it soon."""
+        if not self._open:
+            return
+        self._open = False
+        for name in _OURS:
+            logging.getLogger(name).removeHandler(self._lines)
+            if logging.lastResort is not None:
+                logging.getLogger(name).removeHandler(logging.lastResort)
+        ending = threading.Thread(target=self._end, daemon=True)
+        ending.start()
+        ending.join(_PATIENCE_S)
+
+    def _end(self) -> None:
+        self._listener.stop()
+        self._out.close()
+
+
+class _Lines(QueueHandler):
+    """Hands records to the thread that writes; never waits."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[Any]
+        super().__init__(queue.Queue(_WAITING))
+        self._dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # Here, where it is known which request is worked on.
+        record.request_id = account().request_id
+        return record
+
+    def enqueue(self, record: logging.LogRecord | Account) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self._dropped += 1
+            return
+        if self._dropped:
+            lost, self._dropped = self._dropped, 0
+            self.emit(
+                logging.LogRecord(
+                    __name__, logging.WARNING, "", 0, "%d lines were dropped: the disk is too slow",
+                    (lost,), None,
+                )
+            )  # fmt: skip
+
+
+class _Writer(QueueListener):
+    """The thread that writes."""
+
+    def prepare(self, record: logging.LogRecord | Account) -> logging.LogRecord:
+        if isinstance(record, logging.LogRecord):
+            return record
+        level = logging.WARNING if record.status >= 500 else logging.INFO
+        made = logging.LogRecord("serving.requests", level, "", 0, "request", None, None)
+        made.account = record
+        return made
+
+
+class _File(RotatingFileHandler):
+    """A file that, where it cannot be written, says so once, and not each line once more."""
+
+    _said = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._said:
+            self._said = True
+            kind = type(sys.exc_info()[1]).__name__
+            print(f"the log {self.baseFilename} cannot be written: {kind}", file=sys.stderr)  # noqa: T201
+
+
+class _Json(logging.Formatter):
+    """A record as one line."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._replica = replica
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: Account | None = getattr(record, "account", None)
+        at = dt.datetime.fromtimestamp(told.at if told else record.created, dt.UTC)
+        line: dict[str, Any] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": "request" if told else "message",
+            "replica": self._replica,
+        }
+        line |= _request(told) if told else _message(record)
+        return json.dumps(line)  # ASCII: no terminal or log shipper is led astray
+
+
+def _request(told: Account) -> dict[str, Any]:
+    labels: Counter[str] = Counter()
+    for mail in told.mails:
+        labels.update(mail.scored.verdict.labels or ("none",))
+    optional = {
+        "code": told.code,
+        "caller": told.caller,
+        "tries": told.tries if told.tries > 1 else None,
+        "mails": len(told.mails),
+        "mails_refused": len(told.refused),
+        "labels": dict(labels),
+        "unsure": sum(mail.scored.verdict.unsure for mail in told.mails),
+        "trace_id": told.trace_id,
+    }
+    if told.model:
+        answered = told.mails[0].scored.verdict if told.mails else told
+        optional |= {"model": answered.model, "version": answered.version}
+    return {
+        "request_id": told.request_id,
+        "method": told.method,
+        "route": told.route,
+        "status": told.status,
+        "ms": round(told.seconds * 1000, 1),
+        "bytes": told.bytes_in,
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def _message(record: logging.LogRecord) -> dict[str, Any]:
+    line: dict[str, Any] = {"logger": record.name, "message": record.getMessage()}
+    if request_id := getattr(record, "request_id", ""):
+        line["request_id"] = request_id
+    if record.exc_info and (error := record.exc_info[1]):
+        line["error"] = described(error)  # its message may quote a mail
+    return line
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the files of replicas that are long gone."""
+    oldest = time.time() - _DAYS * 86_400
+    for file in folder.glob("serve-*.jsonl*"):
+        with suppress(OSError):  # another replica has removed it
+            if file.stat().st_mtime < oldest:
+                file.unlink()
