@@ -18,7 +18,7 @@ stands in `serving.errors`.
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.routing import Route
@@ -36,7 +36,10 @@ from serving.metrics import Metrics
 from serving.request_ids import RequestIds
 from serving.routes import card, classify, drift, explain, feedback, health, models, page, v2
 from serving.routes import metrics as numbers
-from serving.service import Permits, Service
+from serving.service import Permits, Room, Service
+
+_BODIES: Final = 8
+"""Of the largest size that a replica holds at once; there is room for any number of small ones."""
 
 
 def build_api(
@@ -71,8 +74,9 @@ def build_api(
     # The last one is the outermost: what the others refuse has an id as well.
     app.add_middleware(Gate, access=access)
     install(app)
+    room = Room(_BODIES * max_body_bytes)
     service = Service(
-        engine, Permits(max_in_flight), max_body_bytes, timeout_ms, max_mails, body_timeout_s
+        engine, Permits(max_in_flight), room, max_body_bytes, timeout_ms, max_mails, body_timeout_s
     )
     modules = (classify, explain, models, card, v2, health, *([page] if with_page else []))
     routers = [module.routes(service) for module in modules]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,12 +45,14 @@ def content_type(request: Request, allowed: Collection[str]) -> str:
     return media
 
 
-async def read(request: Request, limit: int, timeout_s: float | None = None) -> bytes:
+async def read(
+    request: Request, limit: int, timeout_s: float | None, take: Callable[[int], None]
+) -> bytes:
     """The whole body. One that says it is too large is refused unread; since Content-Length may be
-    absent or a lie, bytes are counted as they arrive, too.
+    absent or a lie, bytes are counted as they arrive, too, and `take` is told of each part.
 
     Raises:
-        ApiError: it has more than `limit` bytes, or is not there after `timeout_s`.
+        ApiError: it has more than `limit` bytes, or is not there after `timeout_s`; or `take`'s.
     """
     too_large = ApiError("too_large", f"the body has more than {limit:,} bytes")
     said = request.headers.get("content-length", "")
@@ -64,6 +66,7 @@ async def read(request: Request, limit: int, timeout_s: float | None = None) -> 
                 size += len(part)
                 if size > limit:
                     raise too_large
+                take(len(part))
                 parts.append(part)
             account().bytes_in = size
     except TimeoutError as error:

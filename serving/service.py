@@ -47,12 +47,42 @@ class Permits:
             self._taken -= 1
 
 
+class Room:
+    """How many bytes of bodies are held at once, however many requests are worked on.
+
+    One that would have none is refused; a body that is there alone always has room.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+
+    @contextmanager
+    def body(self) -> Iterator[Callable[[int], None]]:
+        """Room for one body while the block runs; what is yielded takes bytes as they come."""
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            others = self._held - held
+            if others and self._held + size > self._limit:
+                raise ApiError("overloaded", f"{others:,} bytes are being read; try again")
+            held += size
+            self._held += size
+
+        try:
+            yield take
+        finally:
+            self._held -= held
+
+
 @dataclass(frozen=True)
 class Service:
     """One server's engine and limits."""
 
     engine: Engine
     permits: Permits
+    room: Room
     max_body_bytes: int
     timeout_ms: float = 30_000.0
     """Of a request that does not ask for less."""
@@ -101,11 +131,12 @@ class Service:
         **named: _More.kwargs,
     ) -> _Result:
         """What `parse` makes of a request's body; aside, where that takes long."""
-        body = await payload.read(request, self.max_body_bytes, self.body_timeout_s)
-        if len(body) > _ASIDE_BYTES:
-            result = await asyncio.to_thread(parse, body, *more, **named)
-        else:
-            result = parse(body, *more, **named)
+        with self.room.body() as take:
+            body = await payload.read(request, self.max_body_bytes, self.body_timeout_s, take)
+            if len(body) > _ASIDE_BYTES:
+                result = await asyncio.to_thread(parse, body, *more, **named)
+            else:
+                result = parse(body, *more, **named)
         self.require_ready()  # it may have closed while the body came in
         return result
 

@@ -116,8 +116,8 @@ def routes(service: Service, keeper: Keeper, metrics: Metrics) -> APIRouter:
     async def add(request: Request, response: Response) -> Kept:
         """Tell what a mail really was."""
         payload.content_type(request, (payload.JSON,))
-        with permits.one():
-            body = await payload.read(request, service.max_body_bytes, service.body_timeout_s)
+        with permits.one(), service.room.body() as take:
+            body = await payload.read(request, service.max_body_bytes, service.body_timeout_s, take)
             said = payload.validated(FeedbackBody, payload.json_object(body))
             try:
                 label = labels.spelling(said.label)

@@ -25,12 +25,11 @@ from tests.serving.twins import app_of, client_of
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "k8s" / "base" / "platform" / "dashboards").glob("*.json"))
+OF_RAY = [file for file in DASHBOARDS if file.stem != "classifier"]
 OF_COMPONENTS = ("mailray-s3", "mailray-tokens")
 """Secrets that only components need."""
 
 Render = Callable[[str], list[Document]]
-
-OF_RAY = [file for file in DASHBOARDS if file.stem != "classifier"]
 
 
 def test_mlflow_answers_to_the_names_that_clients_use(rendered: Render) -> None:

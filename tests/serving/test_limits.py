@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.errors import ApiError
+from serving.service import Room
 from tests.serving.twins import JSON, RFC822, app_of, client_of
 
 MB = 1 << 20
@@ -94,3 +96,42 @@ BOMBS = {
 def test_a_mime_bomb_is_answered(bomb: bytes) -> None:
     """Its time and memory are bounded in tests/training/test_mail_fuzz.py, beside many others."""
     assert post(bomb, RFC822, max_body_bytes=32 * MB).status_code == 200
+
+
+def test_bodies_are_held_up_to_a_number_of_bytes_and_then_refused() -> None:
+    body = b"Subject: a\n\n" + b"x" * 90_000
+
+    async def scenario() -> tuple[list[int], httpx.Response]:
+        go = asyncio.Event()
+
+        async def held() -> AsyncIterator[bytes]:
+            yield body
+            await go.wait()
+
+        async with client_of(app_of(max_body_bytes=100_000, max_in_flight=32)) as client:
+
+            async def ask(content: Any) -> httpx.Response:
+                return await client.post("/v1/classify", content=content, headers=RFC822)  # type: ignore[no-any-return]
+
+            first = [asyncio.ensure_future(ask(held())) for _ in range(8)]
+            await asyncio.sleep(0.1)
+            refused, small = await ask(body), await ask(b"Subject: a\n\nx")
+            go.set()
+            statuses = [(await each).status_code for each in first]
+            return [*statuses, small.status_code, (await ask(body)).status_code], refused
+
+    statuses, refused = asyncio.run(scenario())
+    assert statuses == [200] * 10
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+    assert "bytes are being read" in refused.json()["error"]["message"]
+
+
+def test_a_body_that_is_alone_has_room_whatever_its_size() -> None:
+    room = Room(10)
+    with room.body() as take:
+        take(8)
+        take(8)
+        with room.body() as other, pytest.raises(ApiError, match="16 bytes are being read"):
+            other(1)
+    with room.body() as take:
+        take(100)
