@@ -21,7 +21,7 @@ from serving.drift import Drift
 from serving.lineup import Lineup
 from tests.serving.engines import Twin
 from tests.serving.references import INFO, made
-from tests.serving.twins import app_of, client_of
+from tests.serving.twin import app_of, client_of
 
 ROOT = Path(__file__).parents[2]
 DASHBOARDS = sorted((ROOT / "k8s" / "base" / "platform" / "dashboards").glob("*.json"))

@@ -18,7 +18,7 @@ from serving.access import Access
 from serving.engine import Scored
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store
-from tests.serving.twins import Twin, app_of
+from tests.serving.twin import Twin, app_of
 
 
 class FaultyTwin(Twin):
@@ -73,8 +73,8 @@ def _serve(
     logging.basicConfig(level=logging.DEBUG, force=True)
     app = app_of(
         FaultyTwin(),
-        Access(Path(tokens) if tokens else None),
-        Keeper(Store(feedback)),
+        access=Access(Path(tokens) if tokens else None),
+        keeper=Keeper(Store(feedback)),
         body_timeout_s=body_timeout_s,
         max_in_flight=64,
     )

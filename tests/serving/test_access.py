@@ -15,7 +15,7 @@ from serving.config import ServeConfig
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store
 from serving.tokens import Token, digest, edited, parse_rate, read
-from tests.serving.twins import MAIL, RFC822, app_of, client_of, token_in
+from tests.serving.twin import MAIL, RFC822, app_of, client_of, token_in
 from training.schema import ConfigError, validate
 
 
@@ -92,7 +92,7 @@ def test_a_refused_request_has_no_byte_of_its_body_read(
 
     async def scenario() -> httpx.Response:
         async with client_of(app_of(access=Access(file))) as client:
-            return await client.post(path, content=body(), headers={**RFC822, **headers})  # type: ignore[no-any-return]
+            return await client.post(path, content=body(), headers={**RFC822, **headers})
 
     assert asyncio.run(scenario()).status_code == status
     assert read_on == 0
@@ -229,7 +229,7 @@ def test_without_tokens_only_this_machine_is_answered(client: tuple[str, int], s
             async with client_of(app, client=client) as caller:
                 answer = await caller.post("/v1/classify", json={"body": "Hi"})
                 assert (await caller.get("/healthz")).status_code == 200
-                return answer  # type: ignore[no-any-return]
+                return answer
 
         return asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving.twin import JSON, MAIL, RFC822, TEXT, Send, Twin, client_of, refusal
+from tests.serving.twin import JSON, MAIL, RFC822, TEXT, Send, Twin, app_of, client_of, refusal
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_another_content_type_is_415(send: Send, path: str, media: str | None) -
 
 def test_more_requests_than_permits_are_429_and_permits_come_back(twin: Twin) -> None:
     async def scenario() -> None:
-        async with client_of(twin, max_in_flight=2) as client:
+        async with client_of(app_of(twin, max_in_flight=2)) as client:
 
             async def post(body: Any) -> httpx.Response:
                 return await client.post("/v1/classify", json=body)

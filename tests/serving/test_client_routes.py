@@ -14,7 +14,7 @@ from serving.explained import Explained
 from serving.feedback.keeper import Keeper
 from serving.feedback.store import Store
 from tests.serving.test_explaining import Engine, Explainer
-from tests.serving.twins import MAIL, app_of, token_in
+from tests.serving.twin import MAIL, app_of, token_in
 
 Ask = Callable[[AsyncMailrayClient], Awaitable[Any]]
 
@@ -71,7 +71,7 @@ def test_feedback_that_is_wrong_says_how_to_mend_it(asked: Callable[..., Any]) -
 
 
 def test_an_explanation_names_the_words_and_where_they_stand() -> None:
-    app = app_of(Engine(Explainer()))  # type: ignore[arg-type]
+    app = app_of(Engine(Explainer()))
 
     async def scenario() -> Any:
         transport = httpx.ASGITransport(app)

@@ -25,7 +25,7 @@ from serving.calls import Feedback, feedback_call
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import Base, Record, key
 from serving.feedback.store import MIGRATIONS, ConflictError, Store, StoreError, feedback_url
-from tests.serving.twins import app_of, client_of, token_in
+from tests.serving.twin import app_of, client_of, token_in
 from training.readers.columns import check_columns, mail_row
 from training.readers.piece import Piece
 from training.schema import ConfigError
@@ -59,7 +59,7 @@ def send(url: str) -> Iterator[Send]:
     def one(body: Any, **request: Any) -> httpx.Response:
         async def scenario() -> httpx.Response:
             async with client_of(app) as client:
-                return await client.post("/v1/feedback", json=body, **request)  # type: ignore[no-any-return]
+                return await client.post("/v1/feedback", json=body, **request)
 
         return asyncio.run(scenario())
 

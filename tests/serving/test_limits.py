@@ -10,7 +10,7 @@ import pytest
 
 from serving.errors import ApiError
 from serving.service import Room
-from tests.serving.twins import JSON, RFC822, app_of, client_of
+from tests.serving.twin import JSON, RFC822, app_of, client_of
 
 MB = 1 << 20
 
@@ -18,7 +18,7 @@ MB = 1 << 20
 def post(body: Any, headers: dict[str, str], **settings: Any) -> httpx.Response:
     async def scenario() -> httpx.Response:
         async with client_of(app_of(**settings)) as client:
-            return await client.post("/v1/classify", content=body, headers=headers)  # type: ignore[no-any-return]
+            return await client.post("/v1/classify", content=body, headers=headers)
 
     return asyncio.run(scenario())
 
@@ -111,7 +111,7 @@ def test_bodies_are_held_up_to_a_number_of_bytes_and_then_refused() -> None:
         async with client_of(app_of(max_body_bytes=100_000, max_in_flight=32)) as client:
 
             async def ask(content: Any) -> httpx.Response:
-                return await client.post("/v1/classify", content=content, headers=RFC822)  # type: ignore[no-any-return]
+                return await client.post("/v1/classify", content=content, headers=RFC822)
 
             first = [asyncio.ensure_future(ask(held())) for _ in range(8)]
             await asyncio.sleep(0.1)

@@ -23,7 +23,7 @@ from serving.tracing import Tracing
 from tests.serving.collector import collecting
 from tests.serving.server import FaultyTwin
 from tests.serving.test_silence import BODIES, FEEDBACK, MARK
-from tests.serving.twins import MAIL, RFC822, Twin, app_of, client_of, token_in
+from tests.serving.twin import MAIL, RFC822, Twin, app_of, client_of, token_in
 from training.schema import ConfigError
 
 REQUEST = {
@@ -83,7 +83,7 @@ def test_what_the_server_says_of_a_request_has_its_id(log: Log) -> None:
 
     headers = {"X-Request-ID": "r-2"}
     asked(
-        log, ("POST", "/v1/classify", {"json": {"body": MARK}, "headers": headers}), twin=Broken()
+        log, ("POST", "/v1/classify", {"json": {"body": MARK}, "headers": headers}), engine=Broken()
     )
     fault, request = lines(log)
     assert (fault["event"], fault["logger"], fault["level"]) == (

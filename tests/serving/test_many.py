@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.errors import ApiError
-from tests.serving.twin import JSON, MAIL, MOST, TEXT, Send, Twin, client_of, refusal
+from tests.serving.twin import JSON, MAIL, MOST, TEXT, Send, Twin, app_of, client_of, refusal
 
 
 def test_each_answer_stands_at_its_mails_place(send: Send, twin: Twin) -> None:
@@ -79,7 +79,7 @@ def test_the_others_are_given_up_when_one_fails(twin: Twin) -> None:
     async def scenario() -> None:
         twin.go.clear()
         twin.classify = failing  # type: ignore[method-assign]
-        async with client_of(twin) as client:
+        async with client_of(app_of(twin)) as client:
             body = {"mails": [{"body": "b"}, {"body": "a"}, {"body": "c"}]}
             response = await client.post("/v1/classify", json=body)
         assert refusal(response)[1] == "overloaded"
@@ -91,7 +91,7 @@ def test_the_others_are_given_up_when_one_fails(twin: Twin) -> None:
 
 def test_a_request_of_many_takes_one_permit_and_gives_it_back(twin: Twin) -> None:
     async def scenario() -> None:
-        async with client_of(twin, max_in_flight=1) as client:
+        async with client_of(app_of(twin, max_in_flight=1)) as client:
             for _ in range(3):
                 body = json.dumps({"mails": [{"body": "a"}, {"raw": ""}]})
                 response = await client.post("/v1/classify", content=body, headers=JSON)

@@ -23,7 +23,7 @@ from serving.lineup import Lineup
 from serving.metrics import Metrics, merged
 from tests.serving.engines import Twin as Closable
 from tests.serving.test_batcher import Twin as Classifier
-from tests.serving.twins import JSON, MAIL, RFC822, Twin, app_of, client_of, token_in
+from tests.serving.twin import JSON, MAIL, RFC822, Twin, app_of, client_of, token_in
 
 WORD = "quokka7319"
 

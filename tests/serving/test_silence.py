@@ -17,7 +17,7 @@ from serving.api import build_api
 from serving.errors import described
 from tests.conftest import unused_port
 from tests.serving.server import FaultyTwin, running
-from tests.serving.twins import client_of, token_in
+from tests.serving.twin import token_in
 
 MARK = "quokka7319"
 BODIES: list[tuple[str, str, bytes]] = [
@@ -128,8 +128,8 @@ def test_a_fault_does_not_pass_the_application_by() -> None:
 
     async def scenario() -> int:
         app = build_api(FaultyTwin(), max_in_flight=2, max_body_bytes=1000)
-        async with client_of(app) as client:
-            client._transport.raise_app_exceptions = True
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://mailray") as client:
             return int((await client.post("/v1/classify", json={"body": "fail"})).status_code)
 
     assert asyncio.run(scenario()) == 500

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import unused_port
 from tests.serving.server import FaultyTwin
 from tests.serving.test_silence import BODIES, MARK
-from tests.serving.twins import app_of
+from tests.serving.twin import app_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 

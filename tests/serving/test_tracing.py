@@ -17,7 +17,7 @@ from serving.config import ServeConfig
 from serving.tracing import Tracing, require
 from tests.conftest import unused_port
 from tests.serving.collector import Collector, collecting, told
-from tests.serving.twins import MAIL, RFC822, Twin, app_of, client_of
+from tests.serving.twin import MAIL, RFC822, Twin, app_of, client_of
 from training.schema import ConfigError
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from serving.errors import ApiError
-from tests.serving.twin import JSON, LIMIT, MAIL, MOST, RFC822, TEXT, Send, Twin, client_of
+from tests.serving.twin import JSON, LIMIT, MAIL, MOST, RFC822, TEXT, Send, Twin, app_of, client_of
 
 INFER = "/v2/models/twin/infer"
 
@@ -140,8 +140,8 @@ def test_every_form_of_a_tensor_gives_the_model_its_text(
         ({"inputs": tensor("a")["inputs"] * 2}, "inputs: "),
         (tensor("a", parameters={"\ud800" * 99: []}), "invalid_tensor: 'inputs.0.parameters."),
         (tensor("a") | {"more": 1}, "'more': no such field"),
-        ([], "the body: input should be a valid dictionary"),
-        (None, "valid dictionary"),
+        ([], "the body: must be an object"),
+        (None, "must be an object"),
     ],
 )
 def test_a_wrong_request_is_400_in_the_protocols_shape(
@@ -193,7 +193,7 @@ def test_other_refusals_have_the_protocols_shape_too(send: Send, twin: Twin) -> 
 
 def test_a_tensor_takes_one_permit(twin: Twin) -> None:
     async def scenario() -> None:
-        async with client_of(twin, max_in_flight=1) as client:
+        async with client_of(app_of(twin, max_in_flight=1)) as client:
             twin.go.clear()
             working = asyncio.create_task(client.post(INFER, json=tensor("a", "b")))
             while len(twin.texts) < 2:

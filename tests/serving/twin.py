@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import httpx
 from serving.api import build_api
 from serving.classifier import ModelInfo, Verdict
 from serving.engine import Scored, Timings
+from serving.tokens import Token, edited
 
 Send = Callable[..., httpx.Response]
 """Method, path, and what httpx takes; sends that to an API over the test's twin."""
@@ -51,24 +53,33 @@ class Twin:
         return Scored(verdict, Timings(1, 2, 3))
 
 
-def app_of(twin: Twin, **settings: Any) -> Any:
-    """The API over it."""
-    return build_api(
-        twin, **{"max_in_flight": 8, "max_body_bytes": LIMIT, "max_mails": MOST, **settings}
-    )
+def app_of(engine: Any = None, **settings: Any) -> Any:
+    """The API over it, or over another engine."""
+    given = {"max_in_flight": 8, "max_body_bytes": LIMIT, "max_mails": MOST} | settings
+    return build_api(engine or Twin(), **given)
 
 
-def client_of(twin: Twin, **settings: Any) -> httpx.AsyncClient:
-    """A client of that, without a network."""
-    transport = httpx.ASGITransport(app_of(twin, **settings), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://mailray")
+def client_of(
+    app: Any, client: tuple[str, int] = ("127.0.0.1", 1), **more: Any
+) -> httpx.AsyncClient:
+    """A client of that at an address, without a network."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=client)
+    return httpx.AsyncClient(transport=transport, base_url="http://mailray", **more)
+
+
+def token_in(file: Path, name: str = "gateway", **settings: Any) -> dict[str, str]:
+    """A new token in a file; the header that shows it."""
+    token, secret = Token.create(name, **settings)
+    with edited(file) as tokens:
+        tokens.append(token)
+    return {"Authorization": f"Bearer {secret}"}
 
 
 def sent(twin: Twin, method: str, path: str, **request: Any) -> httpx.Response:
     """The answer to one request."""
 
     async def scenario() -> httpx.Response:
-        async with client_of(twin) as client:
+        async with client_of(app_of(twin)) as client:
             return await client.request(method, path, **request)
 
     return asyncio.run(scenario())
