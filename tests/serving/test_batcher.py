@@ -90,7 +90,9 @@ async def behind(batcher: Batcher, twin: Twin, texts: Sequence[str]) -> list[asy
     tasks = []
     for place, text in enumerate(["-", *texts]):
         tasks.append(asyncio.create_task(_label(batcher, text)))
-        await until(lambda place=place: batcher.queued == place and bool(twin.batches))  # type: ignore[misc]
+        # `queued` counts those that are being tokenized, too, which would miss the batch.
+        await until(lambda: not batcher._tokenizing and bool(twin.batches))
+        await until(lambda place=place: len(batcher._queue) == place)  # type: ignore[misc]
     return tasks
 
 
