@@ -21,8 +21,9 @@ from cluster.dashboard import JobError, cluster_versions, connect
 from cluster.forkserver import executable
 from cluster.session import quiet
 
-# The same examples in every run: what is found by chance becomes an example of its own.
-hypothesis.settings.register_profile("seeded", derandomize=True)
+# The same examples in every run: what is found by chance becomes an example of its own. And no
+# deadlines: how long one takes is the machine's affair.
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("seeded")
 os.environ["MLFLOW_TRACKING_URI"] = ""
 os.environ["HF_HUB_OFFLINE"] = "1"

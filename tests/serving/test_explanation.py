@@ -86,7 +86,7 @@ def test_a_label_has_the_weights_of_the_other_one_turned_round(explainer: Explai
 
 
 @given(subject=WRITING, sender=WRITING, body=WRITING)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_whatever_a_mail_says_its_explanation_adds_up_and_quotes_it(
     explainer: Explainer, subject: str, sender: str, body: str
 ) -> None:

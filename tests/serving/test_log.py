@@ -226,7 +226,7 @@ TYPES = ("application/json", "message/rfc822", "application/octet-stream")
 PATHS = ("/v1/classify", "/v1/classify/raw", "/v1/explain", f"/v1/{MARK}")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     where=st.sampled_from(PLACES),
     around=st.text(max_size=20),

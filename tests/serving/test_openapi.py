@@ -77,6 +77,6 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any]) -> dict[s
 
 
 @schema.parametrize()
-@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=CASES, suppress_health_check=list(HealthCheck))
 def test_the_api_does_what_its_document_says(case: Any) -> None:
     case.call_and_validate()

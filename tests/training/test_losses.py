@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
@@ -47,7 +47,6 @@ def test_by_default_it_is_bit_for_bit_the_loss_of_the_golden_results() -> None:
     assert torch.equal(_loss(2, sigmoid=True)(z, labels), binary)
 
 
-@settings(deadline=None)
 @given(smoothing=SMOOTHING, weights=st.lists(WEIGHT, min_size=3, max_size=3))
 def test_focal_with_gamma_0_and_cross_entropy_are_both_torchs(
     smoothing: float, weights: list[float]
@@ -63,7 +62,6 @@ def test_focal_with_gamma_0_and_cross_entropy_are_both_torchs(
     torch.testing.assert_close(focal, expected, rtol=2e-6, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(smoothing=SMOOTHING, gamma=GAMMA, kind=KIND, weights=st.none() | st.tuples(WEIGHT, WEIGHT))
 def test_a_sigmoid_on_z_is_a_softmax_on_0_and_z_whatever_the_options(
     smoothing: float, gamma: float, kind: str, weights: tuple[float, float] | None
@@ -108,7 +106,6 @@ def test_gradients_of_focal_are_finite_where_the_model_is_certain(
         assert slope[0 if label else -1, -1] == pytest.approx(-1 if label else 1, abs=1e-4)
 
 
-@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 10_000), min_size=2, max_size=6))
 def test_balanced_weights_are_those_of_scikit_learn_and_1_on_average(counts: list[int]) -> None:
     loss = _loss(len(counts), counts=counts, class_weights="balanced")
@@ -182,7 +179,6 @@ def _of_several(counts: Any = (2, 2, 2), mails: int = 4, **options: Any) -> Loss
     return Loss(OptimizerConfig.model_validate(options), shape, np.array(counts), mails)
 
 
-@settings(deadline=None)
 @given(smoothing=SMOOTHING, weights=st.lists(WEIGHT, min_size=3, max_size=3))
 def test_of_several_labels_it_is_torchs_with_weights_of_positives(
     smoothing: float, weights: list[float]

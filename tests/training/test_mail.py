@@ -82,7 +82,7 @@ def test_the_text_of_a_long_mail_is_bounded() -> None:
     assert len(text) < MAX_BODY_CHARS + 3_000
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=2_000))
 def test_random_bytes_give_a_text_or_a_mail_error(raw: bytes) -> None:
     for candidate in (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DistilBertConfig, DistilBertModel
 
@@ -32,7 +32,6 @@ def _rates(model: MailModel, config: OptimizerConfig) -> dict[str, float]:
     }
 
 
-@settings(deadline=None)
 @given(steps=st.integers(1, 300), warmup=st.floats(0, 0.99))
 def test_the_linear_schedule_is_bit_for_bit_that_of_the_golden_results(
     steps: int, warmup: float
@@ -64,7 +63,6 @@ def test_cosine_is_above_linear_first_and_below_it_later() -> None:
     assert cosine[75] == pytest.approx((1 - 2**-0.5) / 2, abs=0.01)
 
 
-@settings(deadline=None)
 @given(
     schedule=st.sampled_from(["linear", "cosine", "constant"]),
     steps=st.integers(1, 200),

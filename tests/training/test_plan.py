@@ -16,7 +16,7 @@ from training.tensors import Reader
 READER = Reader(0, 64, 0.75, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     mails=st.integers(1, 300),
     size=st.integers(1, 20),
@@ -36,7 +36,7 @@ def test_every_mail_is_in_one_slice_of_an_epoch(
     assert Plan(rows, size, window, seed, 1).steps() == [len(plan)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(mails=st.integers(1, 200), tokens=st.integers(1, 2000), seed=st.integers(0, 5))
 def test_a_token_budget_bounds_every_batch_but_one_of_a_single_mail(
     mails: int, tokens: int, seed: int

@@ -45,7 +45,7 @@ _LINES = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     bodies=st.lists(_LINES, min_size=1, max_size=6),
     step=st.integers(1, 120),
@@ -68,7 +68,7 @@ def test_mbox_ranges_of_any_size_give_every_mail_once(
     assert len({row["id"] for row in rows}) == len(mails)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     texts=st.lists(st.text(max_size=20), min_size=1, max_size=10),
     step=st.integers(1, 200),
@@ -94,7 +94,7 @@ def test_jsonl_ranges_of_any_size_give_every_line_once(
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(suffix="csv", head=b"", noise=b'"\n')
 @given(
     suffix=st.sampled_from(["csv", "tsv", "jsonl", "parquet", "mbox"]),

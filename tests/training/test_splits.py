@@ -51,7 +51,7 @@ def test_the_order_of_the_mails_does_not_matter_and_the_seed_does() -> None:
     assert (forward != _assign(ids, shares=other)).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 40), min_size=30, max_size=200), st.integers(0, 3))
 def test_a_group_is_never_torn(groups: list[int], seed: int) -> None:
     ids = [str(i) for i in range(len(groups))]
