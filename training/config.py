@@ -183,6 +183,9 @@ class ScalingConfig(Section):
     """One GPU for each worker, NCCL between them."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """`auto` is bf16 autocast where the hardware computes in it, fp32 elsewhere."""
+    deterministic: bool = True
+    """On a GPU, kernels that give the same bits each time, which cost nothing that could be
+    measured; false for a model with an operation that has none."""
     max_failures: int = Field(default=2, ge=0)
     """Lost workers after which the run gives up; each restarts it from its last checkpoint."""
     checkpoint_steps: int = Field(default=0, ge=0)

@@ -156,14 +156,14 @@ def score(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    models = max(1, min(workers, len(blocks)))
     job = ray.data.from_blocks(blocks).map_batches(
         Score,
         fn_constructor_args=(str(bundle), precision, runtime),
         batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(workers, len(blocks)))),
-        num_gpus=1 if gpu else 0,
+        batch_size=_BLOCK,  # of a model that has a GPU, Ray will not take None
+        compute=ray.data.ActorPoolStrategy(size=models),
+        num_gpus=gpu_share(models),
     )
     ids: list[str] = []
     spelled: list[str] = []
@@ -185,6 +185,15 @@ def score(
             "weights are damaged, train anew; or too large for bf16, take --precision fp32"
         )
     return scored
+
+
+def gpu_share(models: int) -> float:
+    """What each of so many models gets of the cluster's GPUs; 0 where it has none.
+
+    Whole shares: three models on two GPUs are two on one of them.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return 1 / -(-models // gpus) if gpus else 0.0
 
 
 class Score:

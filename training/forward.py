@@ -32,6 +32,11 @@ BUDGET_S: Final = 0.6
 one begun unless the first took three times this long."""
 MARGIN: Final = 0.9
 """A less exact forward must take this share of the time at most, or it is not worth it."""
+_CPU_TOKENS: Final = 8_192
+"""The activations of a base model stay below 1 GiB."""
+_GPU_TOKENS: Final = 32_768
+"""Mails/s of MiniLM on an H200: 11,500 by 8,192 tokens, 17,100 by 16,384, 21,300 by 32,768, 19,300
+by 65,536."""
 _MISSING: Final = "onnxruntime is not installed: pip install 'mailray[onnx]'"
 
 logger = logging.getLogger(__name__)
@@ -74,13 +79,12 @@ class TorchForward:
     """PyTorch."""
 
     runtime: Literal["torch"] = "torch"
-    batch_tokens = 8_192
-    """The activations of a base model stay below 1 GiB."""
 
     def __init__(self, bundle: Bundle, precision: Literal["bf16", "fp32"]) -> None:
         self.precision = precision
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = bundle.model().to(self.device)
+        self.batch_tokens = _GPU_TOKENS if self.device.type == "cuda" else _CPU_TOKENS
         # Converted weights beat autocast, which casts them anew in each forward.
         for part in (self.model.encoder, self.model.head):
             part.to(torch.bfloat16 if precision == "bf16" else torch.float32)

@@ -287,7 +287,9 @@ def _settle(config: TrainConfig) -> None:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else its sums vary
         torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Not `warn_only`, with which the kernels of attention take the way that varies.
+        torch.use_deterministic_algorithms(config.scaling.deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _agreed(folder: Path, rank: int, world: int) -> tuple[checkpoint.Found, int]:

@@ -19,7 +19,7 @@ import ray.data
 from training.bundle import Bundle, load
 from training.config import DataConfig
 from training.disguises import DISGUISES, disguised
-from training.evaluation import Scored
+from training.evaluation import Scored, gpu_share
 from training.home import Home
 from training.letters import mail_text_of, opened
 from training.mail import MailError, MailTextOptions, render, text_options
@@ -90,16 +90,15 @@ def _scores(
     on_progress: Any,
     runtime: Runtime,
 ) -> pa.Table:
-    gpu = ray.cluster_resources().get("GPU", 0) >= workers
     # Else Ray would fuse reading and scoring: a task a piece, of which a source may have but one.
     cut = mails.repartition(target_num_rows_per_block=_BLOCK, strict=True)
     job = cut.map_batches(
         Disguised,
         fn_constructor_args=(str(bundle.path), precision, runtime),
         batch_format="pyarrow",
-        batch_size=None,
+        batch_size=_BLOCK,
         compute=ray.data.ActorPoolStrategy(size=workers),
-        num_gpus=1 if gpu else 0,
+        num_gpus=gpu_share(workers),
     )
     tables = [Disguised.SCHEMA.empty_table()]
     for table in job.iter_batches(batch_size=None, batch_format="pyarrow"):

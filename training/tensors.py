@@ -32,16 +32,16 @@ class Reader:
 
     def __call__(self, mails: Tokens) -> tuple[torch.Tensor, torch.Tensor | None, Grams | None]:
         """`ids`, `mask` and `grams` of `MailModel.forward`."""
-        short = [shorten(mail, self.max_length, self.keep_head) for mail in mails]
-        return *pad(short, self.filler), grams(mails, self.buckets) if self.buckets else None
+        arrays = [np.asarray(mail, np.int64) for mail in mails]
+        short = [shorten(mail, self.max_length, self.keep_head) for mail in arrays]
+        return *pad(short, self.filler), grams(arrays, self.buckets) if self.buckets else None
 
 
 def pad(tokens: Tokens, filler: int = 0) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Token ids as int64 [mails, longest], and their mask, None where nothing is padded."""
-    longest = max(map(len, tokens))
-    ids = torch.full((len(tokens), longest), filler, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, of_mail in enumerate(tokens):
-        ids[row, : len(of_mail)] = torch.as_tensor(of_mail)
-        mask[row, : len(of_mail)] = 1
-    return ids, None if all(len(of_mail) == longest for of_mail in tokens) else mask
+    lengths = np.array([len(of_mail) for of_mail in tokens])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, filler, np.int64)
+    ids[real] = np.concatenate([np.asarray(of_mail, np.int64) for of_mail in tokens])
+    mask = None if real.all() else torch.from_numpy(real.astype(np.int64))
+    return torch.from_numpy(ids), mask

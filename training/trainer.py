@@ -8,7 +8,7 @@ in who starts the workers again: Ray Train, `train_run`, or the user with --resu
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray.actor import ActorHandle
@@ -26,6 +26,10 @@ from training.plan import Plan
 from training.progress import Listener, Message
 from training.run import Run
 from training.schema import ConfigError
+
+NO_GPU: Final = {"CUDA_VISIBLE_DEVICES": ""}
+"""The environment of a worker that has no GPU of its own: it would find those of its machine, and
+take the kernels, the precision and the dropout that are meant for them."""
 
 
 class RunError(RuntimeError):
@@ -104,6 +108,8 @@ def _fit(
 
 def _fit_here(job: Job) -> str | None:
     """The same in this process, which starts no other."""
+    if not job.config.scaling.gpu:
+        os.environ.update(NO_GPU)
     try:
         return job()
     except Exception as error:
@@ -113,6 +119,7 @@ def _fit_here(job: Job) -> str | None:
 def _trainer(job: Job, run: Run, callbacks: list[Any]) -> TorchTrainer:
     scaling = job.config.scaling
     elastic = scaling.fewest < scaling.most
+    gpus = ray.cluster_resources().get("GPU", 0)
     return TorchTrainer(
         job,
         scaling_config=ScalingConfig(
@@ -128,6 +135,7 @@ def _trainer(job: Job, run: Run, callbacks: list[Any]) -> TorchTrainer:
                 max_failures=scaling.max_failures, relax_collectives_on_preemption=True
             ),
             callbacks=callbacks,
+            worker_runtime_env={"env_vars": NO_GPU} if gpus and not scaling.gpu else {},
         ),
     )
 
@@ -182,6 +190,8 @@ def _innermost(error: BaseException) -> str:
         error = inner
     lines = [line for line in str(error).splitlines() if line.strip()]
     said = f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+    if "deterministic implementation" in said:
+        said = f"{said.partition(',')[0]}; set scaling.deterministic=false"
     if isinstance(error, OutOfMemoryError):
         said += "; lower batching.size, or set batching.micro_tokens"
     return said

@@ -58,7 +58,11 @@ def counted(
     single, pairs = places(flat, buckets)
     within = owners[1:] == owners[:-1]
     codes = np.concatenate([owners, owners[1:][within]]) * buckets
-    codes, counts = np.unique(codes + np.concatenate([single, pairs[within]]), return_counts=True)
+    codes += np.concatenate([single, pairs[within]])
+    if len(lengths) * buckets <= np.iinfo(np.uint32).max:
+        codes = codes.astype(np.uint32)  # sorted in a third of the time
+    codes, counts = np.unique(codes, return_counts=True)
+    codes = codes.astype(np.int64)
     return codes // buckets, codes % buckets, counts
 
 

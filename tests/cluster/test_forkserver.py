@@ -82,19 +82,20 @@ def test_a_server_ends_with_its_raylet(script: Path, raylet: "subprocess.Popen[b
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("reason", ["no raylet", "a GPU", "a folder open to others"])
+@pytest.mark.parametrize("reason", ["no raylet", "CUDA in use", "a folder open to others"])
 def test_what_cannot_be_forked_is_started_all_the_same(
     reason: str, script: Path, raylet: "subprocess.Popen[bytes]", tmp_path: Path
 ) -> None:
     if reason == "a folder open to others":
         (tmp_path / f"mailray-fork-{os.getuid()}").mkdir(mode=0o777)
         (tmp_path / f"mailray-fork-{os.getuid()}").chmod(0o777)
-    code = (
-        "import sys; from pathlib import Path; from cluster import forkserver;"
-        f"forkserver.GPU = [Path({str(tmp_path if reason == 'a GPU' else tmp_path / 'none')!r})];"
-        f"forkserver.start([{str(script)!r}, 'fail'])"
-    )
+    code = f"from cluster import forkserver; forkserver.start([{str(script)!r}, 'fail'])"
     env = os.environ | {"TMPDIR": str(tmp_path)}
+    if reason == "CUDA in use":  # as the last of LIBRARIES leaves it
+        (tmp_path / "cuda").mkdir()
+        spoils = "import torch; torch.cuda._is_in_bad_fork = lambda: True"
+        (tmp_path / "cuda" / "uvloop.py").write_text(spoils)
+        env["PYTHONPATH"] = f"{tmp_path / 'cuda'}:{Path(forkserver.__file__).parents[1]}"
     env.pop("RAY_RAYLET_PID", None)
     if reason != "no raylet":
         env["RAY_RAYLET_PID"] = str(raylet.pid)

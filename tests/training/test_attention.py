@@ -116,3 +116,9 @@ def test_a_chosen_kernel_or_dropout_keeps_the_encoders_own(settings: dict[str, A
     model: MailModel = build(ModelConfig(name="tiny", **settings), 2, 64)
     kept: Any = model.encoder.config
     assert kept._attn_implementation == settings.get("attention", "sdpa")
+
+
+def test_a_gpu_takes_no_kernel_that_is_planned_for_each_shape() -> None:
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.mem_efficient_sdp_enabled()

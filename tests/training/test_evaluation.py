@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray.data
 import torch
 
 from training import synthetic
 from training.bundle import Bundle, BundleError, save
 from training.config import resolve
 from training.curve import Curve
-from training.evaluation import evaluate
+from training.evaluation import evaluate, gpu_share, score
 from training.home import Home
 from training.mails import load
 from training.model import MailModel, build
@@ -189,3 +190,28 @@ def test_scores_of_shards_add_up_to_those_of_all(here: Home, tmp_path: Path) -> 
     parts = [Curve.of(part.truth == 1, part.scores[:, 1]) for part in scored.cut(40)]
     assert (parts[0] + parts[1]).auc == scored.positive.auc
     assert (parts[0] + parts[1]).mails == 101
+
+
+@pytest.mark.parametrize(
+    ("gpus", "models", "share"), [(0, 2, 0), (1, 1, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (4, 2, 1)]
+)
+def test_models_share_the_gpus_that_there_are(
+    gpus: int, models: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": float(gpus)})
+    assert gpu_share(models) == share
+
+
+def test_ray_takes_the_job_for_a_gpu(
+    here: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _bundle(tmp_path, "data.source=synthetic:64")
+    mails = load(resolve(recipe="smoke").data, tokenizer("tiny"), here, Quiet())
+
+    def run(job: ray.data.Dataset, **options: object) -> None:
+        raise InterruptedError  # there is no GPU here to wait for
+
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr("ray.data.Dataset.iter_batches", run)
+    with pytest.raises(InterruptedError):
+        score(bundle.path, mails.cache, np.arange(9), bundle.label_set, "fp32", 2)

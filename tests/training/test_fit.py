@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,7 +26,7 @@ from training.sources import SourceError
 from training.splits import SPLITS
 from training.stages import Quiet
 from training.tracking import client
-from training.trainer import RunError, train_run
+from training.trainer import RunError, _innermost, _trainer, train_run
 from training.weights import tokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -145,6 +147,24 @@ def test_workers_on_every_cpu_are_refused(here: Home) -> None:
     mails = _mails(config, here)
     with pytest.raises(ConfigError, match="need 7 CPUs, the cluster has 6"):
         train_run(Run(here.runs / "x", config), mails, None)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_workers_without_a_gpu_of_their_own_see_none(
+    gpu: bool, here: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    job: Any = SimpleNamespace(
+        config=resolve(recipe="smoke", overrides=[f"scaling.gpu={str(gpu).lower()}"])
+    )
+    trainer: Any = _trainer(job, Run(here.runs / "x", job.config), [])
+    hidden = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+    assert trainer.run_config.worker_runtime_env == ({} if gpu else hidden)
+
+
+def test_an_operation_that_varies_is_told_with_what_to_set() -> None:
+    said = _innermost(RuntimeError("put has no deterministic implementation, but you set 'x'. You"))
+    assert said.endswith("put has no deterministic implementation; set scaling.deterministic=false")
 
 
 def test_a_config_that_no_model_fits_stops_the_run_at_the_first_try(here: Home) -> None:

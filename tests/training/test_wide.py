@@ -36,6 +36,17 @@ def test_a_mail_has_its_tokens_and_its_pairs_and_none_of_its_neighbours() -> Non
     assert grams([[5, 6]], BUCKETS).buckets.tolist() != grams([[6, 5]], BUCKETS).buckets.tolist()
 
 
+def test_n_grams_are_the_same_with_codes_of_32_bits_and_of_64() -> None:
+    mails = [np.random.default_rng(0).integers(0, 50, 30) for _ in range(3)]
+    flat, lengths = np.concatenate(mails), np.full(3, 30)
+    buckets = 2**30  # of three mails the codes fit, of five not
+    small = counted(flat, lengths, buckets)
+    large = counted(flat, np.array([30, 30, 30, 0, 0]), buckets)
+    for ours, theirs in zip(small, large, strict=True):
+        assert ours.dtype == theirs.dtype == np.int64
+        assert np.array_equal(ours, theirs)
+
+
 def test_logits_are_those_of_a_normalized_tf_idf_vector() -> None:
     wide = Wide(1024, 2)
     torch.nn.init.normal_(wide.weights)
