@@ -11,7 +11,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import Lock
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -101,7 +104,7 @@ class TorchForward:
 
 
 class OnnxForward:
-    """ONNX Runtime on the CPU, with `threads` threads of its own.
+    """ONNX Runtime on the CPU, with as many threads as PyTorch has where it is called.
 
     Raises:
         BundleError: onnxruntime is not installed, or the file is damaged or of another model.
@@ -112,37 +115,69 @@ class OnnxForward:
     """What caches hold of the activations: MiniLM in int8, mails of 128 tokens, on one thread,
     takes 12.5 ms a mail by fours, 13.7 by sixteens and 15.5 by 64."""
 
-    def __init__(self, bundle: Bundle, precision: OnnxPrecision, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BundleError(_MISSING) from error
+    def __init__(self, bundle: Bundle, precision: OnnxPrecision) -> None:
+        if not installed():
+            raise BundleError(_MISSING)
         self.precision = precision
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Between two forwards the cores belong to the tokenizer and the API.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3
-        self.session: Any = onnxruntime.InferenceSession(
-            bundle.onnx(precision),
-            options,
-            providers=["CPUExecutionProvider"],
-            # Its fused kernel takes five times as long as the two that it stands for.
-            disabled_optimizers=["SkipLayerNormFusion"],
-        )
+        self._sessions = _Sessions(partial(_session, bundle.onnx(precision)))
         self.wide = bundle.wide()
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, mask: Tensor | None, grams: Grams | None) -> Tensor:
         """Logits as `MailModel.forward` gives them, on the CPU."""
         whole = torch.ones_like(ids) if mask is None else mask
-        [found] = self.session.run(None, {"ids": ids.numpy(), "mask": whole.numpy()})
+        with self._sessions.of(torch.get_num_threads()) as session:
+            [found] = session.run(None, {"ids": ids.numpy(), "mask": whole.numpy()})
         logits: Tensor = torch.from_numpy(found)
         if self.wide is not None:
             assert grams is not None, "a wide part reads n-grams"
             logits = logits + self.wide(grams)
         return logits
+
+
+class _Sessions:
+    """Sessions of one model by their number of threads, made when they are needed.
+
+    A session's threads are a pool of its own, in which forwards at once stand in each other's way:
+    one with several serves one caller at a time. One without a pool serves them all.
+    """
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make = make
+        self._idle: dict[int, list[Any]] = {}
+        self._lock = Lock()
+
+    @contextmanager
+    def of(self, threads: int) -> Iterator[Any]:
+        """One with so many threads, for as long as the block runs."""
+        with self._lock:
+            idle = self._idle.setdefault(threads, [])
+            if not idle:
+                idle.append(self._make(threads))
+            session = idle[0] if threads == 1 else idle.pop()
+        try:
+            yield session
+        finally:
+            if threads > 1:
+                idle.append(session)
+
+
+def _session(model: bytes, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Between two forwards the cores belong to the tokenizer and the API.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        # Its fused kernel takes five times as long as the two that it stands for.
+        disabled_optimizers=["SkipLayerNormFusion"],
+    )
 
 
 def choose(
@@ -153,7 +188,7 @@ def choose(
     Raises:
         BundleError: the bundle or this machine has none of that kind.
     """
-    makers = candidates(bundle, runtime, precision, threads)
+    makers = candidates(bundle, runtime, precision)
     if len(makers) == 1:
         return Choice(makers[0](), {})
     forwards = [make() for make in makers]
@@ -169,7 +204,7 @@ def choose(
 
 
 def candidates(
-    bundle: Bundle, runtime: Runtime, precision: Precision, threads: int
+    bundle: Bundle, runtime: Runtime, precision: Precision
 ) -> list[Callable[[], Forward]]:
     """What can be loaded, the most exact first.
 
@@ -190,7 +225,7 @@ def candidates(
             kinds = []
         for kind in kinds:
             if precision in ("auto", kind):
-                found.append(lambda kind=kind: OnnxForward(bundle, kind, threads))  # type: ignore[misc]
+                found.append(lambda kind=kind: OnnxForward(bundle, kind))  # type: ignore[misc]
     if not found:
         has = ["torch bf16", "torch fp32", *(f"onnx {e.precision}" for e in bundle.exports)]
         raise BundleError(

@@ -29,8 +29,8 @@ class Scorer:
     """A bundle's model and tokenizer, ready to score mail texts.
 
     `runtime` is PyTorch unless another is asked for: figures that are compared should not depend
-    on what was fastest that day. `threads` are those of ONNX Runtime's own pool, and of the
-    measurement that `auto` makes; by default as many as PyTorch has.
+    on what was fastest that day. `threads` are those of the measurement that `auto` makes, by
+    default as many as PyTorch has; each call takes as many as PyTorch has where it is made.
 
     Raises:
         BundleError: the bundle or this machine has no such runtime.

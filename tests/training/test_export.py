@@ -19,7 +19,7 @@ from training import graph
 from training.bundle import FILES, Bundle, BundleError, load, save
 from training.config import DataConfig, ModelConfig, TrainConfig
 from training.export import TOLERANCES, Tolerance, export
-from training.forward import MARGIN, choose, fastest
+from training.forward import MARGIN, _Sessions, choose, fastest
 from training.graph import ExportError
 from training.model import build
 from training.operating import OperatingPoint
@@ -259,3 +259,36 @@ def test_pytorchs_model_is_there_whatever_runs(bundle: Bundle) -> None:
         probabilities = bundle.head.probabilities(scorer.model(*reader)).numpy()
     uncalibrated = Scorer(replace(bundle, temperature=1.0), "fp32").score(mails)
     np.testing.assert_allclose(probabilities, uncalibrated, atol=1e-5)
+
+
+def test_a_session_with_a_pool_serves_one_caller_and_one_without_serves_all() -> None:
+    made: list[int] = []
+
+    def make(threads: int) -> object:
+        made.append(threads)
+        return object()
+
+    sessions = _Sessions(make)
+    with sessions.of(1) as first, sessions.of(1) as second:
+        assert first is second
+    with sessions.of(2) as first, sessions.of(2) as second:
+        assert first is not second
+    with sessions.of(2) as third:
+        assert third in (first, second)
+    assert made == [1, 2, 2]
+
+
+def test_onnx_runs_on_the_threads_of_whoever_calls(bundle: Bundle) -> None:
+    scorer = Scorer(bundle, precision="fp32", runtime="onnx")
+    before = torch.get_num_threads()
+    mails = scorer.tokens(["Subject: Prize"] * 3)
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(scorer.score(mails))
+    finally:
+        torch.set_num_threads(before)
+    forward: Any = scorer.forward
+    assert set(forward._sessions._idle) >= {1, 2}
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
