@@ -11,18 +11,19 @@ batches what comes within 10 ms, at most 32 mails.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import uvicorn
 from fastapi import Body, FastAPI
 from litserve import LitAPI, LitServer
-from starlette.requests import Request
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, pipeline
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from training.bundle import Bundle, load
 from training.mail import mail_text
+
+RawMail = Annotated[bytes, Body(media_type="message/rfc822")]
 
 
 class PooledClassifier(PreTrainedModel):
@@ -62,7 +63,7 @@ def fastapi(bundle: Bundle, port: int) -> None:
     app, pipe = FastAPI(), classifier(bundle)
 
     @app.post("/v1/classify/raw")
-    def classify(raw: bytes = Body(media_type="message/rfc822")) -> dict[str, Any]:
+    def classify(raw: RawMail) -> dict[str, Any]:
         [verdict] = pipe(mail_text(raw))
         return dict(verdict)
 
@@ -80,9 +81,10 @@ class LitClassifier(LitAPI):  # type: ignore[misc]  # it may not be installed
         """Load the model, in a worker."""
         self.pipe = classifier(load(Path(sys.argv[2])))
 
-    async def decode_request(self, request: Request) -> bytes:
+    # What is annotated as a Request would be read as JSON.
+    def decode_request(self, request: RawMail) -> bytes:
         """The raw mail of a request."""
-        return await request.body()
+        return request
 
     def predict(self, raws: list[bytes]) -> list[dict[str, Any]]:
         """The verdicts on a batch."""
