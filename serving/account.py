@@ -6,6 +6,7 @@ is that of the request which the running task works on. Nothing in it is of a ma
 """
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -119,6 +120,8 @@ class Accounts:
         self._app = app
         self._routes = routes
         self._observers = observers
+        # HAProxy lets callers' own headers through, and tells of no try of its own.
+        self._from_anyone = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -148,6 +151,8 @@ class Accounts:
             name: value.decode("latin-1") for name, value in scope["headers"] if name in _WANTED
         }
         method, tries = scope["method"], found.pop(_TRY, "")
+        if self._from_anyone:
+            tries = ""
         return Account(
             request_id=found.pop(_ID, ""),
             method=method if method in _METHODS else "OTHER",

@@ -100,5 +100,6 @@ def build_api(
     return app
 
 
-def _told(engine: Engine, metrics: Metrics) -> Snapshot:
-    return Snapshot(metrics.replica, time.time(), metrics.text(), told_of(engine))
+def _told(engine: Engine, metrics: Metrics, wanted: bool) -> Snapshot:
+    text = metrics.text() if wanted else ""
+    return Snapshot(metrics.replica, time.time(), text, told_of(engine))

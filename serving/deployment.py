@@ -64,8 +64,11 @@ class Replica:
         self._tracing = _tracing(config, replica)
         self._metrics = Metrics(replica)
         self._board = Replicas(self._told, deployment=context.deployment, app=context.app_name)
-        make = partial(engine, config, self._metrics)
-        self._lineup, self._watchman = follow(config, home, make, replica, partial(look_up, home))
+        self._lineup, self._watchman = follow(
+            config, home, partial(engine, config, self._metrics), replica, partial(look_up, home),
+            # What a challenger does beside is not counted as the server's work.
+            partial(engine, config, Metrics(replica)),
+        )  # fmt: skip
         self._access = _access(config)
         self._keeper = Keeper(store) if (store := _store(config)) else None
 
@@ -87,14 +90,13 @@ class Replica:
             observers=[each.request for each in (self._tracing, self._log) if each is not None],
         )
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, metrics: bool) -> Snapshot:
         """What this replica tells of itself; called by the others, through `Replicas`."""
-        return self._told()
+        return self._told(metrics)
 
-    def _told(self) -> Snapshot:
-        return Snapshot(
-            self._metrics.replica, time.time(), self._metrics.text(), told_of(self._lineup)
-        )
+    def _told(self, metrics: bool) -> Snapshot:
+        text = self._metrics.text() if metrics else ""
+        return Snapshot(self._metrics.replica, time.time(), text, told_of(self._lineup))
 
     def __del__(self) -> None:
         """Called by Serve when the replica has answered its last request."""

@@ -13,6 +13,7 @@ believed only beyond what chance gives once in 1,000 such samples. Mails are tak
 a campaign's are not, and a small window that one fills does drift.
 """
 
+import hashlib
 import time
 from bisect import bisect_right
 from collections import deque
@@ -36,6 +37,9 @@ ALARM: Final = 0.001
 """How often chance alone is beyond `chance`."""
 STEPS: Final = 24
 """In which a window moves on."""
+
+OTHERS: Final = "| others"
+"""The bin of the labels that have none of their own; `|` is in no label."""
 
 State = Literal["steady", "watch", "drift", "too_few"]
 RANK: Final[tuple[State, ...]] = ("steady", "too_few", "watch", "drift")
@@ -97,8 +101,8 @@ class Counts:
 class Drift:
     """The mails of one model in one replica; called from its event loop alone.
 
-    `recent` has those of the last `hours`, or a little less, as it moves on in `STEPS`; `total` has
-    all, for counters that only rise.
+    `recent` has those of the last `hours`, or of a step less or more, as it moves on in `STEPS`;
+    `total` has all, for counters that only rise.
     """
 
     def __init__(
@@ -116,6 +120,9 @@ class Drift:
         self.score_of = (
             model.labels[1] if len(model.labels) == 2 and not model.multi_label else None
         )
+        bins = hashlib.sha256(repr(reference).encode()).hexdigest()[:16]
+        # A bundle in a directory can be made anew under the same version, with other bins.
+        self._named = {"model": model.name, "version": model.version, "reference": bins}
         self._place = {name: at for at, name in enumerate(reference.label.names)}
         self._others = len(self.total.label) - 1
         self._clock = clock
@@ -145,11 +152,11 @@ class Drift:
 
     def told(self) -> dict[str, Any]:
         """The mails of the window, as JSON, for `together`."""
-        return {"model": self.model.name, "version": self.model.version} | asdict(self.recent())
+        return self._named | asdict(self.recent())
 
     def together(self, told: Iterable[Mapping[str, Any] | None]) -> tuple[Counts, int]:
         """What replicas tell of this model, added up, and of how many replicas that is."""
-        own = {"model": self.model.name, "version": self.model.version}
+        own = self._named
         counts, replicas = Counts.none(self.reference), 0
         for each in told:
             if each is not None and own.items() <= each.items():
@@ -239,7 +246,7 @@ def compared(reference: Reference, here: Counts) -> list[Shift]:
         "length": (here.length_sum / mails, reference.length.mean),
     } if mails else {}  # fmt: skip
     label = reference.label
-    others = ["others"] * (len(label.counts) - len(label.names))
+    others = [OTHERS] * (len(label.counts) - len(label.names))
     rows: tuple[tuple[Any, Sequence[str], Sequence[int], Sequence[int]], ...] = (
         ("score", named(reference.score), reference.score.counts, here.score),
         ("length", named(reference.length, whole=True), reference.length.counts, here.length),

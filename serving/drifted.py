@@ -78,7 +78,8 @@ class DriftReport(_Read):
     """The worst of the quantities'. `no_reference`: the bundle was made by a mailray that kept
     none, and nothing is measured."""
     window_h: float
-    """Hours that the window has at most; it begins anew with a model and with a replica."""
+    """Hours that the window has, give or take a twenty-fourth; it begins anew with a model and in a
+    new replica."""
     replicas: int
     """Whose mails these are."""
     mails: int

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,8 @@ _DAYS: Final = 14
 """After so many days without a line a file is removed."""
 _WAITING: Final = 10_000
 """Lines that wait for the disk."""
+_FEW: Final = 4
+"""Mails of a request that may wait with it."""
 _PATIENCE_S: Final = 2.0
 """How long the end waits for the last of them."""
 _OURS: Final = ("serving", "training")
@@ -74,7 +77,9 @@ class Log:
 
     def request(self, account: Account) -> None:
         """Write the line of a request that has ended."""
-        self._lines.enqueue(account)  # the rest is for the thread that writes
+        # The rest is for the thread that writes; but many mails would fill memory while they wait.
+        told = _request(account) if len(account.mails) > _FEW else account
+        self._lines.enqueue(_Ended(account.at, account.status, told))
 
     def close(self) -> None:
         """Write what waits, if the disk takes it soon."""
@@ -107,38 +112,68 @@ class _Lines(QueueHandler):
         record.request_id = account().request_id
         return record
 
-    def enqueue(self, record: logging.LogRecord | Account) -> None:
+    def enqueue(self, record: "logging.LogRecord | _Ended") -> None:
         try:
+            if self._dropped:  # told first: where there is room for one line, it is this one
+                self.queue.put_nowait(_lost(self._dropped))
+                self._dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
             self._dropped += 1
-            return
-        if self._dropped:
-            lost, self._dropped = self._dropped, 0
-            self.emit(
-                logging.LogRecord(
-                    __name__, logging.WARNING, "", 0, "%d lines were dropped: the disk is too slow",
-                    (lost,), None,
-                )
-            )  # fmt: skip
+
+
+def _lost(lines: int) -> logging.LogRecord:
+    said = "%d lines were dropped: the disk is too slow"
+    return logging.LogRecord(__name__, logging.WARNING, "", 0, said, (lines,), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A request that has ended: its account, or already what is to be told of it."""
+
+    at: float
+    status: int
+    told: Account | dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """What is told of it."""
+        return self.told if isinstance(self.told, dict) else _request(self.told)
 
 
 class _Writer(QueueListener):
     """The thread that writes."""
 
-    def prepare(self, record: logging.LogRecord | Account) -> logging.LogRecord:
+    def prepare(self, record: logging.LogRecord | _Ended) -> logging.LogRecord:
         if isinstance(record, logging.LogRecord):
             return record
         level = logging.WARNING if record.status >= 500 else logging.INFO
         made = logging.LogRecord("serving.requests", level, "", 0, "request", None, None)
-        made.account = record
+        made.ended = record
         return made
+
+    def enqueue_sentinel(self) -> None:
+        """Also where the queue is full: what waits is written first."""
+        self.queue.put(None)  # type: ignore[attr-defined]  # it is a queue.Queue
 
 
 class _File(RotatingFileHandler):
-    """A file that, where it cannot be written, says so once, and not each line once more."""
+    """A file that, where it cannot be written, says so once, and not each line once more.
+
+    One that somebody has removed is begun anew: to the others, who sweep, a replica that is never
+    asked looks as if it were gone.
+    """
 
     _said = False
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        if self.stream is not None and not Path(self.baseFilename).exists():
+            self.stream.close()
+            self.stream = self._open()
+        return bool(super().shouldRollover(record))
+
+    def doRollover(self) -> None:
+        super().doRollover()
+        _sweep(Path(self.baseFilename).parent)
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not self._said:
@@ -155,7 +190,7 @@ class _Json(logging.Formatter):
         self._replica = replica
 
     def format(self, record: logging.LogRecord) -> str:
-        told: Account | None = getattr(record, "account", None)
+        told: _Ended | None = getattr(record, "ended", None)
         at = dt.datetime.fromtimestamp(told.at if told else record.created, dt.UTC)
         line: dict[str, Any] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -163,7 +198,7 @@ class _Json(logging.Formatter):
             "event": "request" if told else "message",
             "replica": self._replica,
         }
-        line |= _request(told) if told else _message(record)
+        line |= told.facts() if told else _message(record)
         return json.dumps(line)  # ASCII: no terminal or log shipper is led astray
 
 

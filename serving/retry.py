@@ -21,7 +21,7 @@ _VERDICTS: Final = ("/v1/classify", "/v1/explain", "/v2/models/")
 """What a POST to these paths asks for is computed, and nothing is kept."""
 
 TRY: Final = "X-Mailray-Try"
-"""The header of a second try and its number; callers cannot send it."""
+"""The header of a second try, and its number; Serve's proxy is told to drop a caller's own."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -199,9 +199,11 @@ def line(error: Exception) -> str:
 
 
 def follow(
-    config: ServeConfig, home: Home, make: Make, replica: str, look_up: LookUp
+    config: ServeConfig, home: Home, make: Make, replica: str, look_up: LookUp, try_out: Make
 ) -> tuple[Lineup, Watchman | None]:
     """The lineup of a replica that starts, and who keeps it up to date.
+
+    `make` loads a bundle that answers, `try_out` a challenger.
 
     A directory is served for ever, an alias is followed. Where the registry is down, or has a
     bundle that cannot be used, the replica starts with what was served last.
@@ -223,7 +225,7 @@ def follow(
         name = f"challenger.{tried.version or tried.alias}.jsonl"
         terms = config.challenger.model_dump_json(exclude={"model"})
         journal = Journal(home.models / tried.name / name, replica, terms)
-        second = ChallengerWatch(tried, journal, look_up, make, config.challenger)
+        second = ChallengerWatch(tried, journal, look_up, try_out, config.challenger)
         second.look(lineup)
         watches.append(second)
     if not watches or not config.watch_s:

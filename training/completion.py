@@ -174,7 +174,7 @@ def _reference(mails: Mails, validation: Scored, test: Scored) -> Reference | No
     return reference(
         test.labels.names,
         np.concatenate([scored.scores for scored in unseen.values()]),
-        pc.list_value_length(tokens.take(rows)).to_numpy(),
+        pc.list_value_length(tokens).to_numpy()[rows],
         tuple(unseen),
         multi=test.labels.multi,
     )

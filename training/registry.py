@@ -49,6 +49,12 @@ def spelled(text: str) -> Spelling:
     return Spelling(match["name"], match["version"], match["alias"] or CHAMPION)
 
 
+def is_name(text: str) -> bool:
+    """Whether a model can be called so: it is a directory, and part of a spelling."""
+    match = _SPELLING.fullmatch(text)
+    return match is not None and match["name"] == text and text.strip(".") != ""
+
+
 def resolve(home: Home, spelling: str) -> Path:
     """The bundle directory of `name`, `name@alias` or `name:version` (`name` is its champion).
 

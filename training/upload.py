@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from training.bundle import Bundle
+from training.bundle import Bundle, BundleError
 from training.config import TrackingConfig
 from training.home import Home
-from training.registry import CHAMPION, champion_of, move
+from training.registry import CHAMPION, champion_of, is_name, move
 from training.tracking import TrackingError, client, experiment_id
 
 
@@ -45,11 +45,17 @@ def add(home: Home, bundle: Bundle) -> str:
     No alias moves: it is tried and promoted as any other version.
 
     Raises:
+        BundleError: its name is none that a model can have.
         TrackingError: the registry does not answer, or refuses.
     """
     from mlflow.entities import RunStatus
     from mlflow.exceptions import MlflowException
 
+    if not is_name(bundle.name):
+        raise BundleError(
+            f"{bundle.path} is of a model called {bundle.name[:80]!r}; a name has letters, digits, "
+            "'.', '_' and '-'"
+        )
     mlflow = client(home)
     try:
         place = experiment_id(home, mlflow, bundle.name)

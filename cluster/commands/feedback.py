@@ -144,7 +144,7 @@ def _row(record: "Record") -> dict[str, Any]:
         "probability": record.probability,
         "model": record.model,
         "version": record.version,
-        "mail": record.mail() is not None,
+        "mail": record.has_mail,
         "train": record.train,
     }
 

@@ -57,6 +57,11 @@ class Record(Base, kw_only=True):
         """What another one under the same key must agree in to be the same."""
         return (self.label, self.given, self.model, self.version, self.store_text, self.train)
 
+    @property
+    def has_mail(self) -> bool:
+        """Whether its mail is kept."""
+        return any(part is not None for part in (self.raw, self.subject, self.sender, self.body))
+
     def mail(self) -> dict[str, Any] | None:
         """Its mail in the columns of `training.readers.columns`; None where none is kept."""
         if self.raw is not None:
@@ -64,7 +69,7 @@ class Record(Base, kw_only=True):
                 return {"raw": self.raw.decode()}
             except UnicodeDecodeError:
                 return {"raw_base64": base64.b64encode(self.raw).decode()}
-        if self.subject is None and self.sender is None and self.body is None:
+        if not self.has_mail:
             return None
         return {"subject": self.subject, "from": self.sender, "body": self.body}
 

@@ -23,7 +23,7 @@ def routes(service: Service, board: Board) -> APIRouter:
         found = drift_of(service.engine)
         if found is None:
             return _unmeasured(service)
-        counts, replicas = found.together([each.drift for each in await board.all()])
+        counts, replicas = found.together([each.drift for each in await board.all(metrics=False)])
         shifts = compared(found.reference, counts)
         return DriftReport(
             model=found.model.name,

@@ -18,11 +18,13 @@ from serving.feedback.keeper import Keeper
 from serving.feedback.record import MAX_ID, MAX_MESSAGE_ID, Record, key
 from serving.mails import AnyMail, EncodedMail, MailParts, RawMail, Text, decoded
 from serving.metrics import Metrics
-from serving.service import Permits, Service
+from serving.service import Permits, Room, Service
 from training.labels import Labels
 
 _AT_ONCE = 16
 """Feedbacks whose bodies are read at once; they have no part in the classifier's permits."""
+_BODIES = 4
+"""Of the largest size that are held until the store has them; not in the classifier's room."""
 
 
 class _Strict(BaseModel):
@@ -93,7 +95,7 @@ class FeedbackBody(_Strict):
 def routes(service: Service, keeper: Keeper, metrics: Metrics) -> APIRouter:
     """The routes over a service that takes feedback."""
     router = APIRouter(tags=["feedback"])
-    permits = Permits(_AT_ONCE)
+    permits, room = Permits(_AT_ONCE), Room(_BODIES * service.max_body_bytes)
     model = service.engine.model
     labels = Labels(model.labels, model.multi_label)
     document = openapi.of_model(FeedbackBody)
@@ -116,7 +118,7 @@ def routes(service: Service, keeper: Keeper, metrics: Metrics) -> APIRouter:
     async def add(request: Request, response: Response) -> Kept:
         """Tell what a mail really was."""
         payload.content_type(request, (payload.JSON,))
-        with permits.one(), service.room.body() as take:
+        with permits.one(), room.body() as take:
             body = await payload.read(request, service.max_body_bytes, service.body_timeout_s, take)
             said = payload.validated(FeedbackBody, payload.json_object(body))
             try:
@@ -127,7 +129,7 @@ def routes(service: Service, keeper: Keeper, metrics: Metrics) -> APIRouter:
                     "invalid_fields", f"label: {kind} of {', '.join(labels.names)} is needed"
                 ) from error
             record = _record(said, label, caller(request).name)
-            text_kept = record.mail() is not None
+            text_kept = record.has_mail
             id, new = await keeper.add(record)
             if new:
                 metrics.feedback()

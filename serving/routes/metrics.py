@@ -4,7 +4,8 @@ from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from serving.board import Board
 from serving.drift_series import series
@@ -29,10 +30,10 @@ def routes(engine: Engine, board: Board) -> APIRouter:
         Whoever accepts `application/openmetrics-text` gets that. Each series has the label
         `replica`, but for drift, which is of all together.
         """
-        _, media = choose_encoder(request.headers.get("accept", ""))
-        openmetrics = media.startswith("application/openmetrics-text")
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         told = await board.all()
         texts = [each.metrics for each in told] + [series(engine, [each.drift for each in told])]
+        media = CONTENT_TYPE_LATEST if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
         return Response(merged(texts, openmetrics=openmetrics), media_type=media)
 
     return router

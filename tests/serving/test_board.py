@@ -18,7 +18,7 @@ REPLICAS = 3
 
 def test_a_server_of_one_process_tells_of_itself_anew_each_time() -> None:
     counts = iter(range(10))
-    board = Alone(lambda: Snapshot("local", next(counts), "mailray_mails_total 1.0\n"))
+    board = Alone(lambda _: Snapshot("local", next(counts), "mailray_mails_total 1.0\n"))
     assert [asyncio.run(board.all())[0].at for _ in range(2)] == [0, 1]
 
 
@@ -32,11 +32,11 @@ class Told:
         self._name = context.replica_id.unique_id
         self._board = Replicas(self._own, deployment=context.deployment, app=context.app_name)
 
-    def _own(self) -> Snapshot:
-        return Snapshot(self._name, time.time(), "", {"pid": os.getpid()})
+    def _own(self, metrics: bool) -> Snapshot:
+        return Snapshot(self._name, time.time(), "x" * metrics, {"pid": os.getpid()})
 
-    async def snapshot(self) -> Snapshot:
-        return self._own()
+    async def snapshot(self, metrics: bool) -> Snapshot:
+        return self._own(metrics)
 
     def __serve_build_asgi_app__(self) -> Any:
         from fastapi import FastAPI

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from serving.drift import (
     ALARM,
     DRIFT,
+    OTHERS,
     STEPS,
     WATCH,
     Counts,
@@ -200,7 +201,7 @@ def test_a_model_of_many_labels_is_held_to_its_highest_probability() -> None:
         drift.note(dict(zip(names, scores[at].tolist(), strict=True)), at)
     assert tuple(drift.total.label) == known.label.counts
     assert tuple(drift.total.score) == known.score.counts
-    assert compared(known, drift.total)[2].bins[-1].name == "others"
+    assert compared(known, drift.total)[2].bins[-1].name == OTHERS
 
 
 def test_many_mails_at_once_are_counted_as_one_by_one() -> None:

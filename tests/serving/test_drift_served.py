@@ -30,7 +30,7 @@ class Board:
     def __init__(self, *replicas: Drift | None) -> None:
         self.replicas = replicas
 
-    async def all(self) -> list[Snapshot]:
+    async def all(self, *, metrics: bool = True) -> list[Snapshot]:
         return [
             Snapshot(str(at), 0.0, "", json.loads(json.dumps(each and each.told())))
             for at, each in enumerate(self.replicas)

@@ -433,3 +433,28 @@ def test_a_mail_in_the_columns_of_a_source_is_the_same_mail(store: Store) -> Non
         assert "error" not in row
         assert (row["label"], row["id"]) == ("spam", kept.id)
         assert row.get("raw") == kept.raw
+
+
+def test_a_store_that_hangs_costs_the_classifier_no_room(url: str) -> None:
+    class Hanging(Keeper):
+        async def add(self, record: Record) -> tuple[str, bool]:
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    keeper = Hanging(Store(url))
+    large = {"message_id": "<a@example.org>", "label": "spam", "mail": {"body": "x" * 900}}
+
+    async def scenario() -> tuple[int, int]:
+        async with client_of(app_of(keeper=keeper, max_body_bytes=1_000)) as client:
+            held = [
+                asyncio.ensure_future(client.post("/v1/feedback", json=large)) for _ in range(4)
+            ]
+            await asyncio.sleep(0.1)
+            fifth = await client.post("/v1/feedback", json=large)
+            verdict = await client.post("/v1/classify", json={"body": "x" * 900})
+            for each in held:
+                each.cancel()
+            return fifth.status_code, verdict.status_code
+
+    assert asyncio.run(scenario()) == (429, 200)
+    keeper.close()

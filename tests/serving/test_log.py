@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,40 @@ def test_a_file_is_turned_over_and_old_ones_are_removed(
     assert files == ["serve-b.jsonl", *(f"serve-b.jsonl.{number}" for number in range(1, 5))]
     assert all(file.stat().st_size <= 2_000 for file in tmp_path.glob("serve-*"))
     assert other.exists()
+
+
+def test_a_file_that_is_removed_is_begun_anew(log: Log) -> None:
+    log.request(Account(request_id="first", status=200))
+    while not log.file.read_text():
+        time.sleep(0.01)
+    log.file.unlink()
+    log.request(Account(request_id="second", status=200))
+    assert [line["request_id"] for line in lines(log)] == ["second"]
+
+
+def test_what_cannot_be_told_yet_is_counted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "_WAITING", 2)
+    log = Log(tmp_path, "d")
+    go = threading.Event()
+    write = log._out.emit
+    monkeypatch.setattr(log._out, "emit", lambda record: (go.wait(60), write(record)))
+    log.request(Account(request_id="held", status=200))
+    while log._lines.queue.qsize():
+        time.sleep(0.01)
+    for _ in range(2):
+        for number in range(50):
+            log.request(Account(request_id=str(number), status=200))
+        log._lines.queue.get_nowait()  # room for one line, and none at once
+    go.set()
+    while log._lines.queue.qsize():
+        time.sleep(0.01)
+    log.request(Account(request_id="last", status=200))
+    said = lines(log)
+    lost = sum(int(line["message"].split()[0]) for line in said if line["event"] == "message")
+    requests = sum(line["event"] == "request" for line in said)
+    assert (requests, lost) == (2, 98)
 
 
 def test_a_disk_that_is_slow_or_full_keeps_nobody_waiting(

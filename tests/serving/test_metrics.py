@@ -233,7 +233,7 @@ class Two:
     def __init__(self) -> None:
         self.metrics = [Metrics("a"), Metrics('b"\n\u2028')]
 
-    async def all(self) -> list[Snapshot]:
+    async def all(self, *, metrics: bool = True) -> list[Snapshot]:
         return [Snapshot(each.replica, 0, each.text()) for each in self.metrics]
 
 
@@ -249,6 +249,19 @@ def test_all_replicas_stand_in_one_scrape_each_family_once() -> None:
     assert read.of("feedback_total", replica='b"\n\u2028') == 1
     assert read.of("feedback_total", replica="a") == 0
     assert text.count("# TYPE mailray_feedback_total counter\n") == 1
+
+
+@pytest.mark.parametrize(
+    "accept", ['text/plain;version="1.0.0"', "text/plain;version=x;escaping=quokka", "*/*", "\xff"]
+)
+def test_whatever_is_accepted_there_is_an_answer(accept: str) -> None:
+    async def scenario() -> httpx.Response:
+        async with client_of(app_of()) as client:
+            return await client.get("/metrics", headers={b"Accept": accept.encode("latin-1")})
+
+    answer = asyncio.run(scenario())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_openmetrics_is_told_to_whom_it_pleases() -> None:

@@ -175,7 +175,9 @@ def test_a_journal_that_was_cut_off_or_cannot_be_written_stops_nothing(
 def test_directories_and_versions_are_served_for_ever(registry: Registry, tmp_path: Path) -> None:
     place = registry.place("5")
     config = ServeConfig(model=str(place), watch_s=0.01)
-    lineup, watchman = follow(config, Home(tmp_path), registry.make, "r1", registry.look_up)
+    lineup, watchman = follow(
+        config, Home(tmp_path), registry.make, "r1", registry.look_up, registry.make
+    )
     assert watchman is None
     assert (lineup.model.version, lineup.facts().follows) == ("5", None)
 
@@ -184,7 +186,9 @@ def test_a_thread_follows_alias_and_challenger(registry: Registry, tmp_path: Pat
     registry.aliases["next"] = "2"
     challenger = ChallengerConfig(model="twin@next")
     config = ServeConfig(model="twin", watch_s=0.01, challenger=challenger)
-    lineup, watchman = follow(config, Home(tmp_path), registry.make, "r1", registry.look_up)
+    lineup, watchman = follow(
+        config, Home(tmp_path), registry.make, "r1", registry.look_up, registry.make
+    )
     assert watchman is not None
     try:
         assert answering(lineup) == ("1", "2")

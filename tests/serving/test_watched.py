@@ -3,7 +3,9 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from serving.config import ServeConfig
 from serving.deployment import start, stop
 from tests.conftest import unused_port
 from tests.serving.collector import Collector, collecting
+from tests.serving.references import made
 from tests.serving.test_metrics import Read
 from training.bundle import Bundle
 
@@ -30,8 +33,11 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def url(bundle: Bundle, collector: Collector, tmp_path: Path, ray_session: None) -> Iterator[str]:
+    place = tmp_path / "bundle"
+    copytree(bundle.path, place)
+    replace(bundle, path=place, reference=made()).write_facts(place)
     config = ServeConfig(
-        model=str(bundle.path),
+        model=str(place),
         port=unused_port(),
         precision="fp32",
         replicas=2,
@@ -68,6 +74,8 @@ def test_two_replicas_are_watched_as_one(url: str, collector: Collector, tmp_pat
     assert all(served.values())
     assert read.total("stage_seconds_count", stage="forward") == REQUESTS
     assert read.total("batch_mails_sum") == REQUESTS
+    drift = httpx.get(f"{url}/v1/drift", timeout=30).json()
+    assert (drift["mails"], drift["replicas"]) == (REQUESTS, 2)
 
     stop()  # what waits is written and sent
     files = sorted((tmp_path / "logs").glob("serve-*.jsonl"))

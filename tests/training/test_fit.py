@@ -67,6 +67,9 @@ def test_a_run_gives_a_registered_bundle_that_evaluates_the_same(here: Home) -> 
         result.bundle.epochs, result.bundle.provenance,
     )  # fmt: skip
     assert champion.provenance["data.test"] == "26"
+    assert champion.reference is not None
+    assert champion.reference.mails == 2 * 26
+    assert champion.reference.splits == ("validation", "test")
     assert champion.curves["spam"]["yes"] + champion.curves["spam"]["no"] == 26
     assert champion.provenance["weights"] == result.weights
     assert (champion.temperature, champion.points) == (

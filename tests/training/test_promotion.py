@@ -1,5 +1,6 @@
 """Moving an alias, and moving it back: what is refused, and what is remembered."""
 
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -79,6 +80,14 @@ def test_a_bundle_from_elsewhere_is_a_version_that_nothing_points_to(
     elsewhere = Home(here.root / "new")
     elsewhere.root.mkdir()
     assert add(elsewhere, load(template.parent / "bundle-2")) == "1"
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a:b", "a@b", "..", "", "a b"])
+def test_a_bundle_whose_name_is_none_is_refused(here: Home, template: Path, name: str) -> None:
+    bundle = replace(load(template.parent / "bundle-2"), name=name)
+    with pytest.raises(BundleError, match="a name has letters, digits"):
+        add(here, bundle)
+    assert {row.name for row in models(here)} == {NAME}
 
 
 def test_an_alias_that_others_have_moved_is_rolled_back_to_where_it_was_before(here: Home) -> None:

@@ -239,8 +239,11 @@ def test_a_message_of_any_bytes_comes_as_base64(tmp_path: Path) -> None:
     encoded = base64.b64encode(raw).decode()
     given = [encoded, "", "caf*", "caf\u00e9"]
     file.write_text("".join(f'{{"label": "ham", "raw_base64": "{each}"}}\n' for each in given))
-    good, *bad = _rows(_pieces(file))
+    with file.open("a") as lines:
+        lines.write('{"label": "ham"}\n')
+    good, *bad, none = _rows(_pieces(file))
     assert good["raw"] == raw
+    assert none["error"] == "raw is empty"
     assert [row["error"] for row in bad] == [
         "raw_base64 is empty", "raw_base64 is not base64", "raw_base64 is not base64"
     ]  # fmt: skip

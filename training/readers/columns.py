@@ -76,7 +76,7 @@ def mail_row(values: dict[str, Any], default_id: str, piece: Piece) -> Row:
         if raw := _raw(values):
             return row | {"raw": raw}
         if not any(name in values for name in FIELDS):
-            return row | {"error": f"{next(name for name in RAWS if name in values)} is empty"}
+            return row | {"error": f"{'raw_base64' if 'raw_base64' in values else 'raw'} is empty"}
         body = next((said for name in BODIES if (said := _text(values, name))), "")
         mail = Mail(subject=_text(values, "subject"), sender=_text(values, "from"), body=body)
         text = render(mail)
