@@ -3,8 +3,9 @@
 Serve's own is a Python process that reads each request and sends it on to a replica as a Ray call.
 HAProxy passes bytes to a replica's own port: 1.5 ms of CPU a mail, with what is left of Serve's,
 against 5.8, measured on a busy machine. It opens two ports more, on all interfaces, for its
-counters; they tell numbers of requests and nothing of any mail. What is tried again when a replica
-dies is its own affair then: the middleware here stands before Serve's proxy alone.
+counters; they tell numbers of requests and nothing of any mail. What a replica that dies was asked
+is asked of another where it was short enough for HAProxy's buffer: the middleware here, which keeps
+all of it, stands before Serve's proxy alone.
 
 Serve reads this from the environment, in every process of a cluster: it holds for a Ray that is
 started after it was set. On a cluster it is the operator who sets it.
@@ -27,6 +28,9 @@ ProxyName = Literal["ray", "haproxy"]
 
 CALLBACK: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 BEFORE: Final = "serving.proxy:before"
+
+_BUFFER: Final = 128 * 1024
+"""Bytes of a request that HAProxy keeps, and so of a mail that it can send to another replica."""
 
 _ORDERS: Final = {
     b"serve_multiplexed_model_id",
@@ -79,6 +83,9 @@ def in_front(proxy: ProxyName) -> Iterator[None]:
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             # A replica that ends waits for it; behind HAProxy, which tries another, for little.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+            # A verdict changes nothing, and the same feedback again is kept once.
+            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER),
             "RAY_SERVE_HAPROXY_STATS_PORT": _free_port(),
             "RAY_SERVE_HAPROXY_METRICS_PORT": _free_port(),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",

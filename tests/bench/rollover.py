@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from serving.journal import Entry, Journal  # noqa: E402
+from tests.bench.plain import Connections  # noqa: E402
 from tests.conftest import unused_port  # noqa: E402
 from tests.training.registered import NAME, registered  # noqa: E402
 from training.home import Home  # noqa: E402
@@ -69,36 +70,23 @@ class Load:
 
     async def run(self, concurrency: int) -> None:
         """Send them all."""
-        await asyncio.gather(*(self._connection() for _ in range(concurrency)))
+        connections = Connections(self.port, self.path)
+        await asyncio.gather(*(self._caller(connections) for _ in range(concurrency)))
+        connections.close()
 
-    async def _connection(self) -> None:
-        reader: asyncio.StreamReader | None = None
-        writer: asyncio.StreamWriter | None = None
-        head = f"POST {self.path} HTTP/1.1\r\nHost: a\r\nContent-Type: message/rfc822\r\n"
-        request = f"{head}Content-Length: {len(MAIL)}\r\n\r\n".encode() + MAIL
+    async def _caller(self, connections: Connections) -> None:
         while self.begun < self.requests or not self.enough:
             self.begun += 1
             sent = time.time()
             try:
-                async with asyncio.timeout(120):
-                    if reader is None or writer is None or reader.at_eof():
-                        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.write(request)
-                    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                    headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
-                    body = await reader.readexactly(int(headers.get("content-length", 0)))
-                status = int(lines[0].split()[1])
-                version = json.loads(body)["version"] if status == 200 else ""
-                fault = "" if status == 200 else body[:200].decode("latin-1")
-                self.answers.append(Answer(sent, time.time(), status, version, fault))
-                if headers.get("connection") == "close":
-                    reader = None
+                reply = await connections.post(MAIL, 120)
+                good = reply.status == 200
+                version = json.loads(reply.body)["version"] if good else ""
+                fault = "" if good else reply.body[:200].decode("latin-1")
+                self.answers.append(Answer(sent, time.time(), reply.status, version, fault))
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 self.answers.append(Answer(sent, time.time(), 0, "", repr(error)))
-                reader = None
                 await asyncio.sleep(0.05)
-        if writer is not None:
-            writer.close()
 
 
 def replicas(home: Home) -> list[psutil.Process]:

@@ -22,17 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
 from tests.bench import servers
+from tests.bench.plain import Connections
 from tests.bench.train_speed import hardware
 
 TIMES = 4
 
 
 async def flood(
-    url: str, mails: Sequence[bytes], rate: float, seconds: float
+    port: int, mails: Sequence[bytes], rate: float, seconds: float
 ) -> tuple[list[float], Counter[int], list[str], float]:
     """Send mails at a rate; latencies of the accepted in s, statuses, Retry-After, what was sent/s.
 
@@ -41,31 +41,31 @@ async def flood(
     accepted: list[float] = []
     statuses: Counter[int] = Counter()
     retry: list[str] = []
-    headers = {"Content-Type": "message/rfc822"}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    connections = Connections(port, servers.PATH)
 
-    async def one(client: httpx.AsyncClient, raw: bytes) -> None:
+    async def one(raw: bytes) -> None:
         began = time.perf_counter()
         try:
-            answer = await client.post(url + servers.PATH, content=raw, headers=headers)
-        except httpx.HTTPError:
+            reply = await connections.post(raw, 60)
+        except (OSError, EOFError, TimeoutError, ValueError):
             statuses[0] += 1
             return
-        statuses[answer.status_code] += 1
-        if answer.status_code == 200:
+        statuses[reply.status] += 1
+        if reply.status == 200:
             accepted.append(time.perf_counter() - began)
-        elif answer.status_code == 429:
-            retry.append(answer.headers.get("retry-after", "none"))
+        elif reply.status == 429:
+            retry.append(reply.headers.get("retry-after", "none"))
 
-    async with httpx.AsyncClient(limits=limits, timeout=60) as client, asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group:
         began = time.perf_counter()
         sent = 0
         while (now := time.perf_counter() - began) < seconds:
             for _ in range(int(now * rate) - sent):
-                group.create_task(one(client, mails[sent % len(mails)]))
+                group.create_task(one(mails[sent % len(mails)]))
                 sent += 1
             await asyncio.sleep(0.005)
         offered = sent / (time.perf_counter() - began)
+    connections.close()
     return accepted, statuses, retry, offered
 
 
@@ -82,7 +82,7 @@ async def watched(
             await asyncio.sleep(2)
 
     watching = asyncio.create_task(watch())
-    found = await flood(server.url, mails, rate, seconds)
+    found = await flood(int(server.url.rpartition(":")[2]), mails, rate, seconds)
     watching.cancel()
     return found, memory
 
