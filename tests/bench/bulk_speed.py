@@ -82,46 +82,32 @@ def private_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss_Anon:"))
 
 
-def children(root: int) -> dict[int, str]:
-    """A process and its descendants, with what each is called."""
-    parents: dict[int, list[int]] = {}
-    names: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                names[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-            except OSError:
+def memory(driver: int, home: Path) -> dict[str, int]:
+    """Bytes of the driver, of the largest model and of the largest reader of a run in `home`."""
+    sizes = {"driver": private_bytes(driver), "model": 0, "reader": 0}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"MAILRAY_HOME={home}".encode() not in (entry / "environ").read_bytes():
                 continue
-            parents.setdefault(parent, []).append(int(entry.name))
-    found, todo = {}, [root]
-    while todo:
-        pid = todo.pop()
-        found[pid] = names.get(pid, "")
-        todo += parents.get(pid, [])
-    return found
-
-
-def memory(root: int) -> dict[str, int]:
-    """Bytes of the driver, of the largest model and of the largest reader."""
-    sizes = {"driver": private_bytes(root), "model": 0, "reader": 0}
-    for pid, name in children(root).items():
+            name = (entry / "cmdline").read_text()
+        except OSError:
+            continue
         for kind, title in (("model", "Score"), ("reader", "read_parts")):
             if name.startswith("ray::") and title in name:
-                sizes[kind] = max(sizes[kind], private_bytes(pid))
+                sizes[kind] = max(sizes[kind], private_bytes(int(entry.name)))
     return sizes
 
 
 def bulk(bundle: Path, source: str, workers: int, total: int) -> dict[str, Any]:
     """One run of the command, and its memory at a tenth of the way and at its end."""
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch, "out")
+        out, home = Path(scratch, "out"), Path(scratch, "home")
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "cluster.main", "classify", "--bulk", source,
                 "--out", str(out), "--model", str(bundle), "--workers", str(workers), "--json",
             ],
-            env=os.environ | {"MAILRAY_HOME": str(Path(scratch, "home"))},
+            env=os.environ | {"MAILRAY_HOME": str(home)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -132,7 +118,7 @@ def bulk(bundle: Path, source: str, workers: int, total: int) -> dict[str, Any]:
         def sample() -> None:
             while not over.wait(2):
                 done = len(list(out.glob("part-*"))) * PART / total if out.is_dir() else 0.0
-                samples.append((done, memory(process.pid)))
+                samples.append((done, memory(process.pid, home)))
 
         thread = threading.Thread(target=sample)
         thread.start()
