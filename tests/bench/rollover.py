@@ -134,7 +134,9 @@ def changed_over(
         for entry in entries:
             if at <= entry.time < until and entry.version == version and entry.replica in before:
                 first.setdefault(entry.replica, entry.time)
-        ends.append(max([at, *first.values(), *(kill for kill in kills if at <= kill < until)]))
+        gone = before - first.keys()
+        killed = [kill for kill in kills if gone and at <= kill < until]
+        ends.append(max([at, *first.values(), *killed]))
     return ends
 
 
