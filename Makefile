@@ -29,7 +29,7 @@ test: .venv/installed
 	@$(BIN)/pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/installed
-	@$(BIN)/pytest -q -m "slow and not gpu and not containers"
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "slow and not gpu and not containers"
 
 # -s: the table is the point.
 test-cluster: .venv/installed
