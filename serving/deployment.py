@@ -268,4 +268,5 @@ def _cause(message: str) -> str:
         message = "\n".join([message, *(part.message for part in app.deployments.values())])
     causes = re.findall(r"^[\w.]*(?:Error|Exception): .+$", message, re.MULTILINE)
     line = causes[-1] if causes else message.strip().splitlines()[-1]
-    return str(line).removeprefix("training.bundle.BundleError: ")
+    # Of our own errors the words will do.
+    return re.sub(r"^(?:training|serving)\.[\w.]+: ", "", line)
