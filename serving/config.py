@@ -29,9 +29,10 @@ class ServeConfig(Section):
     """The address to listen on; `0.0.0.0` is all of them, and needs `tokens` or `open`."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The TCP port."""
-    proxy: ProxyName = "ray"
-    """What `mailray serve` puts in front of the replicas: `haproxy` is faster, and has counters on
-    two ports of all interfaces. On a cluster that is joined its operator decides."""
+    proxy: ProxyName = "auto"
+    """What `mailray serve` puts in front of the replicas: `haproxy`, which Ray brings for Linux,
+    or `ray`, Serve's own, which is slower and refuses less; `auto` is HAProxy where there is one.
+    On a cluster that is joined its operator decides."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)

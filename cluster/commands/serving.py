@@ -56,7 +56,10 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     """The URL of a served model, for the time of the block."""
     from serving.proxy import in_front
 
-    with in_front(config.proxy), ray_session(address=address, cpus=_cpus(config)):
+    # As many mails as their queues take, if each has one.
+    at_once = {"replicas": config.replicas, "requests": config.max_queued}
+    proxy = in_front(config.proxy, config.host, config.port, **at_once)
+    with proxy, ray_session(address=address, cpus=_cpus(config)):
         from serving.deployment import start, stop
 
         with console.stage("serving") as stage:

