@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.schema import LoggingConfig
 
 from serving.access import Access
 from serving.api import build_api
@@ -160,6 +161,8 @@ def build_app(config: ServeConfig) -> serve.Application:
         max_ongoing_requests=reachable,
         max_queued_requests=reachable,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        # A line for each request, beside our own.
+        logging_config=LoggingConfig(enable_access_log=False),
         # A bundle that cannot be loaded once cannot be loaded twice.
         max_constructor_retry_count=1,
     )(serve.ingress()(Replica))
