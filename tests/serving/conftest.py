@@ -1,4 +1,4 @@
-"""A bundle with random weights; a twin of the engine without any; a browser."""
+"""A bundle with random weights, a twin of the engine without any, a store, a browser."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.feedback.store import Store
 from tests.serving.twin import Send, Twin, sent
 from tests.training import chromium
 from training.bundle import Bundle, save
@@ -34,6 +35,18 @@ def twin() -> Twin:
 @pytest.fixture
 def send(twin: Twin) -> Send:
     return partial(sent, twin)
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'kept' / 'feedback.db'}"
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    store = Store(store_url)
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="session")
