@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from serving.feedback.record import Base
 from serving.feedback.store import ConflictError, Store, StoreError
 from tests.conftest import unused_port
-from tests.serving.test_feedback import record
+from tests.serving.records import record
 from tests.serving.test_feedback_killed import check, written_until_killed
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -1,42 +1,20 @@
-"""Sources: what opening one finds, and what it says of what it cannot use."""
+"""Sources: what opening one finds, of folders, indexes and mboxes, here or in an object store."""
 
-import json
 import os
-import pickle
-import tracemalloc
 from pathlib import Path
-from typing import Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
+from tests.training.opened import LABELS, MAIL
+from tests.training.opened import opened as _open
+from tests.training.opened import rows_of as _rows
+from tests.training.opened import written as _write
 from training import corpus
 from training.labels import Labels
-from training.readers import read
-from training.sources import COLUMNS, READ_MAILS, Source, SourceError, open_source
-
-LABELS = ("ham", "spam")
-MAIL = b"Subject: x\r\n\r\nhello\r\n"
-
-
-def _open(name: Path | str, labels: tuple[str, ...] = LABELS, multi: bool = False) -> Source:
-    return open_source(str(name), Labels(labels, multi), Path("nowhere"))
-
-
-def _rows(source: Source) -> list[dict[str, Any]]:
-    batches = [rows for piece in source.pieces for rows in read(piece)]
-    assert all(len(rows) <= READ_MAILS for rows in batches)
-    assert all(tuple(row) == COLUMNS for rows in batches for row in rows)
-    return [row for rows in batches for row in rows]
-
-
-def _write(file: Path, content: bytes = MAIL) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
-    return file
+from training.sources import READ_MAILS, SourceError, open_source
 
 
 def test_sub_folders_are_the_labels(tmp_path: Path) -> None:
@@ -74,16 +52,6 @@ def test_any_change_of_the_files_changes_the_fingerprint(tmp_path: Path, change:
     assert _open(tmp_path).fingerprint != before
 
 
-def test_a_changed_line_of_a_table_changes_the_fingerprint(tmp_path: Path) -> None:
-    file = _write(tmp_path / "m.csv", b"label,body\nham,x\n")
-    os.utime(file, ns=(0, 0))
-    before = _open(file).fingerprint
-    assert _open(file).fingerprint == before
-    _write(file, b"label,body\nham,y\n")
-    os.utime(file, ns=(0, 0))
-    assert _open(file).fingerprint != before
-
-
 def test_a_folder_is_cut_by_mails_and_by_bytes(tmp_path: Path) -> None:
     for number in range(READ_MAILS + 1):
         _write(tmp_path / "ham" / f"{number:05d}", b"")
@@ -104,15 +72,6 @@ def test_a_symlink_loop_gives_every_mail_once(tmp_path: Path) -> None:
     assert "symbolic links" in rows[1]["error"]
 
 
-def test_two_labels_in_the_same_folder_are_refused(tmp_path: Path) -> None:
-    _write(tmp_path / "ham/a")
-    (tmp_path / "spam").symlink_to(tmp_path / "ham")
-    with pytest.raises(SourceError, match="ham and spam are the same folder"):
-        _open(tmp_path)
-    with pytest.raises(SourceError, match="is named twice"):
-        _open(f"spam={tmp_path}/spam,ham={tmp_path}/ham")
-
-
 def test_file_names_that_are_not_utf_8_can_be_read(tmp_path: Path) -> None:
     _write(tmp_path / "ham" / os.fsdecode(b"m\xfcll.eml"))
     row = _rows(_open(tmp_path))[0]
@@ -131,19 +90,6 @@ def test_an_index_file_labels_the_mails_beside_it(tmp_path: Path) -> None:
     ]
     index.write_bytes(index.read_bytes().replace(b"ham", b"spam"))
     assert _open(index).fingerprint != source.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"junk a\nSPAM b\nham c\n", "has labels SPAM, junk; data.labels allows ham, spam"),
-        (b"ham a\nspam\n", "line 2: a label and a path are needed"),
-        (b"\n", "has no mails"),
-    ],
-)
-def test_a_faulty_index_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
-    with pytest.raises(SourceError, match=said):
-        _open(_write(tmp_path / "trec.index", content))
 
 
 def test_a_maildir_gives_its_mails_without_flags_and_rubbish(tmp_path: Path) -> None:
@@ -177,12 +123,6 @@ def test_two_mboxes_of_one_name_give_other_ids(tmp_path: Path) -> None:
         _write(tmp_path / year / "in.mbox", b"From a\n\nx\n")
     rows = _rows(_open(f"ham={tmp_path}/2001/in.mbox,ham={tmp_path}/2002/in.mbox"))
     assert len({row["id"] for row in rows}) == 2
-
-
-def test_a_table_in_several_files_is_one_source(tmp_path: Path) -> None:
-    for name in ("0.csv", "1.csv"):
-        _write(tmp_path / name, b"label,body\nham,x\n")
-    assert [row["id"] for row in _rows(_open(tmp_path))] == ["0.csv:0", "1.csv:0"]
 
 
 @pytest.mark.parametrize("root", ["file://", "fsspec+memory://"])
@@ -224,131 +164,6 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def test_a_large_table_is_opened_without_reading_it(tmp_path: Path) -> None:
-    file = tmp_path / "m.jsonl"
-    line = json.dumps({"label": "ham", "body": "x" * 500}) + "\n"
-    file.write_text(line * 50_000)
-    _open(file)  # imports and caches
-    tracemalloc.start()
-    source = _open(file)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert file.stat().st_size > 25e6
-    assert peak < 8e6
-    assert len(source.pieces) == 7
-    assert source.mails is None
-    assert len(pickle.dumps(source.pieces)) < 5_000
-
-
-def test_a_dataset_saved_to_disk_keeps_its_splits_and_label_names(tmp_path: Path) -> None:
-    features = datasets.Features(
-        {"Text": datasets.Value("string"), "label": datasets.ClassLabel(names=["spam", "ham"])}
-    )
-    parts = {
-        name: datasets.Dataset.from_dict({"Text": ["one", "two"], "label": [0, 1]}, features)
-        for name in ("train", "dev", "extra")
-    }
-    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    source = _open(f"hf:{tmp_path}/saved")
-    assert source.mails == 6
-    rows = _rows(source)
-    assert [(row["id"], row["label"], row["split"]) for row in rows] == [
-        ("train:0", "spam", "train"),
-        ("train:1", "ham", "train"),
-        ("dev:0", "spam", "validation"),
-        ("dev:1", "ham", "validation"),
-        ("extra:0", "spam", None),
-        ("extra:1", "ham", None),
-    ]
-    assert "two" in rows[1]["text"]
-    assert _open(f"hf:{tmp_path}/saved").fingerprint == source.fingerprint
-    with pytest.raises(SourceError, match=r"has labels ham; data.labels allows news, spam"):
-        _open(f"hf:{tmp_path}/saved", ("news", "spam"))
-
-
-def test_the_one_split_of_a_dataset_is_no_split_of_the_mails(tmp_path: Path) -> None:
-    part = datasets.Dataset.from_dict({"body": ["one"], "label": ["ham"]})
-    part.save_to_disk(tmp_path / "saved")
-    assert [(r["id"], r["split"]) for r in _rows(_open(f"hf:{tmp_path}/saved"))] == [
-        ("saved:0", None)
-    ]
-
-
-def test_parquet_is_cut_at_its_row_groups(tmp_path: Path) -> None:
-    table = pa.table({"label": ["ham"] * 5_000, "body": ["x"] * 5_000})
-    pq.write_table(table, tmp_path / "m.parquet", row_group_size=400)
-    source = _open(tmp_path / "m.parquet")
-    assert (source.mails, len(source.pieces)) == (5_000, 6)
-    assert [row["id"] for row in _rows(source)] == [f"m.parquet:{n}" for n in range(5_000)]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("m.csv", b"subject,body\nHi,x\n", "needs the column label.*it has subject, body"),
-        ("m.csv", b"label,other\nspam,x\n", "some of subject, from, body"),
-        ("m.csv", b"label,body,Body\nspam,x,y\n", "has the column body twice"),
-        ("m.csv", b"label,body\n", "has no mails"),
-        ("m.csv", b"", "has no mails: it is empty"),
-        ("m.csv", "label,body\nham,x\n".encode("utf-16"), "is not UTF-8"),
-        ("m.tsv", b"label,body\nham,x\n", "needs the column label"),
-        ("m.jsonl", b"{", r"m\.jsonl: the first lines are no JSON"),
-        ("m.jsonl", b"[1]\n", "no JSON object but list"),
-        ("m.jsonl", b"\n\n", "has no mails"),
-        ("m.jsonl", b'{"label": 1}\n', "needs the column label, and raw or some of"),
-        ("m.parquet", b"PAR1 no", "is no Parquet file that can be read"),
-        ("m.txt", b"x", "is no kind of file that can be read; allowed are spamassassin"),
-        ("m.mbox", b"From a\n", "does not say its label; write spam="),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_named(
-    tmp_path: Path, name: str, content: bytes, said: str
-) -> None:
-    with pytest.raises(SourceError, match=said) as error:
-        _open(_write(tmp_path / name, content))
-    assert "\n" not in str(error.value)
-    assert str(tmp_path / name) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("nothing/here", "no folder or file here; allowed are"),
-        ("spam=nothing.mbox", r"nothing\.mbox is no folder or mbox file here"),
-        ("junk=x.mbox,ham=y.mbox", "has labels junk; data.labels allows ham, spam"),
-        ("ftp://host/x", "cannot be used.*s3://, gs:// and hdfs:// are allowed"),
-        ("synthetic:0", "has no mails"),
-        ("hf:/no/such", "hf:/no/such cannot be loaded"),
-        ("spamassassin", "mailray data fetch spamassassin"),
-    ],
-)
-def test_a_name_that_leads_nowhere_says_what_is_allowed(name: str, said: str) -> None:
-    with pytest.raises(SourceError, match=said) as error:
-        _open(name)
-    assert "\n" not in str(error.value)
-
-
-def test_a_folder_says_which_labels_it_has_and_which_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"a sub-folder for each label: ham, spam$"):
-        _open(tmp_path)
-    (tmp_path / "Spam").mkdir()
-    with pytest.raises(SourceError, match="label: ham, spam; it has Spam"):
-        _open(tmp_path)
-    (tmp_path / "ham").mkdir()
-    with pytest.raises(SourceError, match=r"has labels Spam; data\.labels allows ham, spam"):
-        _open(tmp_path)
-    (tmp_path / "Spam").rmdir()
-    with pytest.raises(SourceError, match="has no mails"):
-        _open(tmp_path)
-
-
-def test_a_folder_that_is_no_mbox_or_an_mbox_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is no mbox file: it does not begin with"):
-        _open(f"ham={_write(tmp_path / 'a.mbox', b'Subject: x')}")
-    with pytest.raises(SourceError, match="has no mails"):
-        _open(f"ham={_write(tmp_path / 'b.mbox', b'')}")
-
-
 def test_the_spamassassin_groups_say_the_labels(tmp_path: Path) -> None:
     for group in corpus.GROUPS:
         _write(tmp_path / "spamassassin" / group / "00001.abc")
@@ -370,74 +185,3 @@ def test_synthetic_mails_are_the_same_each_time() -> None:
     assert (source.mails, len(source.pieces)) == (READ_MAILS + 5, 2)
     ids = [row["id"] for row in _rows(source)]
     assert ids == [f"synthetic/{number:06d}" for number in range(READ_MAILS + 5)]
-
-
-def _unlabelled(name: Path | str) -> Source:
-    return open_source(str(name), None, Path("nowhere"))
-
-
-def _said(source: Source) -> list[tuple[str, str | None, str | None]]:
-    return [(row["id"], row["label"], row["error"]) for row in _rows(source)]
-
-
-def test_without_labels_a_folder_is_one_of_raw_files(tmp_path: Path) -> None:
-    for name in ("a.eml", "2020/b", "ham/c", "desk/cur/d:2,S", "desk/new/e", ".git/x"):
-        _write(tmp_path / name)
-    source = _unlabelled(tmp_path)
-    assert source.mails == 5
-    assert _said(source) == [
-        (id_, None, None) for id_ in ("a.eml", "2020/b", "desk/d", "desk/e", "ham/c")
-    ]
-
-
-def test_without_labels_a_maildir_and_an_mbox_file_stand_alone(tmp_path: Path) -> None:
-    _write(tmp_path / "desk/cur/d:2,S")
-    _write(tmp_path / "desk/new/e")
-    assert [id_ for id_, _, _ in _said(_unlabelled(tmp_path / "desk"))] == ["d", "e"]
-    box = b"From a Mon Jan  1 00:00:00 2024\n" + MAIL + b"\n"
-    for name in ("a.mbox", "inbox"):
-        file = _write(tmp_path / "boxes" / name, box + box)
-        assert [id_ for id_, _, _ in _said(_unlabelled(file))] == [
-            f"{name}:0",
-            f"{name}:{len(box)}",
-        ]
-    (tmp_path / "boxes/inbox").rename(tmp_path / "boxes/b.mbox")
-    assert len(_said(_unlabelled(tmp_path / "boxes"))) == 4
-
-
-def test_without_labels_tables_need_no_label_and_keep_any(tmp_path: Path) -> None:
-    lines = [{"body": "x"}, {"body": "y", "label": "odd", "split": "mine"}, {"body": ""}]
-    file = _write(tmp_path / "m.jsonl", "\n".join(map(json.dumps, lines)).encode())
-    labels = [row["label"] for row in _rows(_unlabelled(file))]
-    assert labels == [None, "odd", None]
-    assert [row["error"] for row in _rows(_unlabelled(file))][:2] == [None, None]
-    _write(tmp_path / "m.csv", b"id,subject\n7,x\n")
-    assert _said(_unlabelled(tmp_path / "m.csv")) == [("7", None, None)]
-    pq.write_table(pa.table({"text": ["x"], "label": [3]}), tmp_path / "m.parquet")
-    assert _said(_unlabelled(tmp_path / "m.parquet")) == [("m.parquet:0", "3", None)]
-    datasets.Dataset.from_dict({"text": ["x"]}).save_to_disk(str(tmp_path / "saved"))
-    assert _said(_unlabelled(f"hf:{tmp_path / 'saved'}")) == [("saved:0", None, None)]
-
-
-def test_without_labels_those_that_a_place_says_are_kept(tmp_path: Path) -> None:
-    for name in ("x/a", "y/b"):
-        _write(tmp_path / name)
-    assert _said(_unlabelled(f"odd={tmp_path / 'x'},ham={tmp_path / 'y'}")) == [
-        ("odd/x/a", "odd", None), ("ham/y/b", "ham", None),
-    ]  # fmt: skip
-    _write(tmp_path / "full/index", b"odd ../x/a\nspam ../y/b\n")
-    assert [label for _, label, _ in _said(_unlabelled(tmp_path / "full/index"))] == ["odd", "spam"]
-
-
-def test_without_labels_a_source_says_what_it_lacks(tmp_path: Path) -> None:
-    _write(tmp_path / "m.csv", b"id,when\n7,x\n")
-    with pytest.raises(SourceError, match="needs the column raw or some of subject"):
-        _unlabelled(tmp_path / "m.csv")
-    with pytest.raises(SourceError, match=r"is no mbox file: it does not begin with a line 'From"):
-        _unlabelled(_write(tmp_path / "a.eml"))
-
-
-def test_labels_that_are_not_wanted_make_another_fingerprint(tmp_path: Path) -> None:
-    for name in ("ham/a", "spam/b"):
-        _write(tmp_path / name)
-    assert _open(tmp_path).fingerprint != _unlabelled(tmp_path).fingerprint
