@@ -24,17 +24,12 @@ FIELDS = {"subject": "Prize", "from": "Ann <a@example.org>", "body": "Claim it"}
 ENCODED = {"raw_base64": base64.b64encode(b"Subject: Prize\n\nClaim it").decode()}
 
 
-@pytest.fixture
-def url(store_url: str) -> str:
-    return store_url
-
-
 Send = Callable[..., httpx.Response]
 
 
 @pytest.fixture
-def send(url: str) -> Iterator[Send]:
-    keeper = Keeper(Store(url))
+def send(store_url: str) -> Iterator[Send]:
+    keeper = Keeper(Store(store_url))
     app = app_of(keeper=keeper)
 
     def one(body: Any, **request: Any) -> httpx.Response:
@@ -81,14 +76,14 @@ def test_a_message_that_is_not_base64_is_refused_with_or_without_consent(send: S
 @pytest.mark.parametrize("consent", [{}, {"store_text": False}, {"train": True}])
 @pytest.mark.parametrize("mail", [FIELDS, {"raw": "Subject: Prize\n\nClaim it"}, ENCODED])
 def test_a_mail_is_kept_with_consent_only(
-    send: Send, url: str, store: Store, consent: dict[str, bool], mail: dict[str, str]
+    send: Send, store_url: str, store: Store, consent: dict[str, bool], mail: dict[str, str]
 ) -> None:
     answer = send(SAID | {"consent": consent, "mail": mail})
     assert answer.json()["text_kept"] is False
     [row] = store.records()
     assert row.mail() is None
     store.close()
-    for file in Path(sa.make_url(url).database or "").parent.iterdir():
+    for file in Path(sa.make_url(store_url).database or "").parent.iterdir():
         assert b"Claim" not in file.read_bytes()
 
 
@@ -150,10 +145,10 @@ def test_another_content_type_is_415_and_a_large_body_413(send: Send) -> None:
     assert send(SAID | {"mail": {"body": "x" * 200_000}}).status_code == 413
 
 
-def test_a_token_erases_its_own_feedback_and_no_other(url: str, tmp_path: Path) -> None:
+def test_a_token_erases_its_own_feedback_and_no_other(store_url: str, tmp_path: Path) -> None:
     file = tmp_path / "tokens.yaml"
     mine, theirs = token_in(file, "mine"), token_in(file, "theirs")
-    keeper = Keeper(Store(url))
+    keeper = Keeper(Store(store_url))
 
     async def scenario() -> None:
         async with client_of(app_of(access=Access(file), keeper=keeper)) as client:
@@ -174,8 +169,8 @@ def test_a_token_erases_its_own_feedback_and_no_other(url: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", ["x", "a%00b", "..%2F..", "%F0%9F%98%80" * 40, "x" * 3000])
-def test_an_id_that_is_none_is_404(url: str, path: str) -> None:
-    keeper = Keeper(Store(url))
+def test_an_id_that_is_none_is_404(store_url: str, path: str) -> None:
+    keeper = Keeper(Store(store_url))
 
     async def scenario() -> int:
         async with client_of(app_of(keeper=keeper)) as client:
@@ -194,8 +189,8 @@ def test_a_server_that_takes_no_feedback_has_no_such_path() -> None:
     assert "/v1/feedback" not in app_of().openapi()["paths"]
 
 
-def test_openapi_declares_the_body_and_every_refusal(url: str) -> None:
-    keeper = Keeper(Store(url))
+def test_openapi_declares_the_body_and_every_refusal(store_url: str) -> None:
+    keeper = Keeper(Store(store_url))
     document = app_of(keeper=keeper).openapi()
     keeper.close()
     call = document["paths"]["/v1/feedback"]["post"]
@@ -208,13 +203,13 @@ def test_openapi_declares_the_body_and_every_refusal(url: str) -> None:
     assert {"204", "404", "503"} <= set(erase["responses"])
 
 
-def test_a_store_that_hangs_costs_the_classifier_no_room(url: str) -> None:
+def test_a_store_that_hangs_costs_the_classifier_no_room(store_url: str) -> None:
     class Hanging(Keeper):
         async def add(self, record: Record) -> tuple[str, bool]:
             await asyncio.sleep(60)
             raise AssertionError
 
-    keeper = Hanging(Store(url))
+    keeper = Hanging(Store(store_url))
     large = {"message_id": "<a@example.org>", "label": "spam", "mail": {"body": "x" * 900}}
 
     async def scenario() -> tuple[int, int]:

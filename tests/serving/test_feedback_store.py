@@ -25,25 +25,22 @@ from training.readers.piece import Piece
 from training.schema import ConfigError
 
 
-@pytest.fixture
-def url(store_url: str) -> str:
-    return store_url
-
-
-def test_what_is_erased_is_not_in_the_files_any_more(store: Store, url: str) -> None:
+def test_what_is_erased_is_not_in_the_files_any_more(store: Store, store_url: str) -> None:
     marked = record(body="quokka " * 1000)
     id, _ = store.add(marked)
     store.add(record(request_id="r-2", body="stays"))
-    folder = Path(sa.make_url(url).database or "").parent
+    folder = Path(sa.make_url(store_url).database or "").parent
     assert any(b"quokka" in file.read_bytes() for file in folder.iterdir())
     assert store.erase(id)
     assert not any(b"quokka" in file.read_bytes() for file in folder.iterdir())
     assert [row.body for row in store.records()] == ["stays"]
 
 
-def test_the_file_is_its_owners_alone_and_flushed_at_each_commit(store: Store, url: str) -> None:
+def test_the_file_is_its_owners_alone_and_flushed_at_each_commit(
+    store: Store, store_url: str
+) -> None:
     store.add(record())
-    folder = Path(sa.make_url(url).database or "").parent
+    folder = Path(sa.make_url(store_url).database or "").parent
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
     with store._engine.connect() as connection:
         pragma = {
@@ -53,14 +50,14 @@ def test_the_file_is_its_owners_alone_and_flushed_at_each_commit(store: Store, u
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
 
 
-def test_old_feedback_is_erased_by_the_day(store: Store, url: str) -> None:
+def test_old_feedback_is_erased_by_the_day(store: Store, store_url: str) -> None:
     now = time.time() * 1000
     for days in (0, 9, 11, 400):
         store.add(record(request_id=str(days), created=int(now - days * 86_400_000)))
     assert store.expire() == 0
     assert store.expire(10) == 2
     assert {row.request_id for row in store.records()} == {"0", "9"}
-    keeper = Keeper(Store(url, days=5))  # a server does so by itself
+    keeper = Keeper(Store(store_url, days=5))  # a server does so by itself
     deadline = time.monotonic() + 20
     while store.count() > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -68,12 +65,12 @@ def test_old_feedback_is_erased_by_the_day(store: Store, url: str) -> None:
     assert store.count() == 1
 
 
-def test_what_was_kept_before_messages_were_bytes_is_kept(url: str) -> None:
-    place = sa.make_url(url).database or ""
+def test_what_was_kept_before_messages_were_bytes_is_kept(store_url: str) -> None:
+    place = sa.make_url(store_url).database or ""
     Path(place).parent.mkdir()
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(store_url)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
@@ -82,7 +79,7 @@ def test_what_was_kept_before_messages_were_bytes_is_kept(url: str) -> None:
             "VALUES ('a', 1, '', 'k', 'spam', 1, 1, 'Subject: Pr\u00eds')"
         )
     engine.dispose()
-    store = Store(url)
+    store = Store(store_url)
     assert [(row.id, row.raw) for row in store.records()] == [("a", "Subject: Pr\u00eds".encode())]
     store.close()
 
@@ -96,12 +93,12 @@ def test_the_migrations_make_what_the_records_say(store: Store) -> None:
         assert context.get_current_revision() == "0002"
 
 
-def test_many_stores_of_one_file_wait_for_each_other(url: str) -> None:
+def test_many_stores_of_one_file_wait_for_each_other(store_url: str) -> None:
     """As replicas do that start at once and write at once."""
     faults: list[Exception] = []
 
     def work(number: int) -> None:
-        store = Store(url)
+        store = Store(store_url)
         try:
             for turn in range(15):
                 store.add(record(request_id=f"{number}-{turn}"))
@@ -116,7 +113,7 @@ def test_many_stores_of_one_file_wait_for_each_other(url: str) -> None:
     for thread in threads:
         thread.join()
     assert faults == []
-    store = Store(url)
+    store = Store(store_url)
     assert store.count() == 6 * 15 + 15
     store.close()
 
@@ -158,13 +155,13 @@ def test_a_database_that_is_down_is_503_and_the_classifier_goes_on(
 
 
 def test_a_lock_that_does_not_end_is_503_and_holds_nobody_else_up(
-    url: str, monkeypatch: pytest.MonkeyPatch
+    store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.feedback.store._BUSY_S", 2.0)
-    store = Store(url)
+    store = Store(store_url)
     store.prepare()
     keeper = Keeper(store)
-    blocker = sqlite3.connect(sa.make_url(url).database or "", isolation_level=None)
+    blocker = sqlite3.connect(sa.make_url(store_url).database or "", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
 
     async def scenario() -> list[int]:

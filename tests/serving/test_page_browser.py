@@ -26,17 +26,12 @@ LONG </body></html>
 """.replace("LONG", "prize" * 4000)
 
 
-@pytest.fixture
-def server(page_server: Site) -> Site:
-    return page_server
-
-
 def test_a_pasted_mail_gets_verdict_reasons_and_latency(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     paste(browser, SPAM)
     reasoned(browser)
-    assert server.seen == [
+    assert page_server.seen == [
         ("/v1/classify/raw", "message/rfc822", SPAM.encode()),
         ("/v1/explain", "message/rfc822", SPAM.encode()),
     ]
@@ -58,18 +53,18 @@ def test_a_pasted_mail_gets_verdict_reasons_and_latency(
     assert text(browser, ".mail").startswith("subject: Your prize\nfrom: A <a@example.com>")
     assert "Reply-To has another domain: b.example +0.70" in text(browser, ".findings")
     assert "2 times" in text(browser, "#reasons table")
-    clean(browser, server)
+    clean(browser, page_server)
 
 
 def test_text_without_header_lines_is_sent_as_a_body(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     paste(browser, "Dear Sir: a prize\n\nGrüße")
     reasoned(browser)
     assert "Read as plain text" in text(browser, "#verdict")
-    head, body = server.seen[0][2].decode().split("\n\n", 1)
+    head, body = page_server.seen[0][2].decode().split("\n\n", 1)
     assert (head, body) == ("Content-Type: text/plain; charset=utf-8", "Dear Sir: a prize\n\nGrüße")
-    clean(browser, server)
+    clean(browser, page_server)
 
 
 def test_a_verdict_that_is_unsure_says_what_that_means(browser: chromium.Chromium) -> None:
@@ -79,17 +74,19 @@ def test_a_verdict_that_is_unsure_says_what_that_means(browser: chromium.Chromiu
     assert text(browser, "#said").endswith("unsure")
 
 
-def test_a_dropped_file_is_sent_byte_for_byte(browser: chromium.Chromium, server: Site) -> None:
+def test_a_dropped_file_is_sent_byte_for_byte(
+    browser: chromium.Chromium, page_server: Site
+) -> None:
     drop(browser, {"a.eml": HAM})
     reasoned(browser)
-    assert server.seen[0][2] == HAM.encode()
+    assert page_server.seen[0][2] == HAM.encode()
     assert text(browser, "#verdict .label") == "ham"
     assert "a.eml" in text(browser, "#verdict")
-    clean(browser, server)
+    clean(browser, page_server)
 
 
 def test_several_files_give_a_table_and_each_its_reasons(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     drop(browser, {"good.eml": HAM, "bad.eml": SPAM, "empty.eml": " ", "<b>x\u202e.eml": SPAM})
     browser.until("document.querySelector('#said').textContent.includes('2 spam')")
@@ -110,7 +107,7 @@ def test_several_files_give_a_table_and_each_its_reasons(
 
 
 def test_the_keyboard_reaches_all_and_ctrl_enter_classifies(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     browser.until("document.querySelector('#model details')")
     browser.press("Tab", code=9)
@@ -134,12 +131,12 @@ def test_the_keyboard_reaches_all_and_ctrl_enter_classifies(
         assert one[1] in ("solid", "auto"), one
     assert visited[:3] == ["classify", "files", "clear"]
     assert {"mail", "wide", "summary"} <= set(visited)
-    clean(browser, server)
+    clean(browser, page_server)
 
 
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_hostile_mail_is_shown_and_does_nothing(
-    browser: chromium.Chromium, server: Site, raw: bool
+    browser: chromium.Chromium, page_server: Site, raw: bool
 ) -> None:
     browser.value(
         "window.ran = () => { window.harmed = true };"
@@ -147,8 +144,8 @@ def test_a_hostile_mail_is_shown_and_does_nothing(
         " (event) => window.broken.push(event.violatedDirective)); 0"
     )
     before = browser.value("[document.scripts.length, document.forms.length]")
-    server.raw = raw
-    server.findings = [{"section": "from", "text": HOSTILE, "weight": 1.0}]
+    page_server.raw = raw
+    page_server.findings = [{"section": "from", "text": HOSTILE, "weight": 1.0}]
     paste(browser, HOSTILE)
     reasoned(browser)
     drop(browser, {HOSTILE[:60]: HOSTILE, "\u202e</td><script>ran()</script>": HOSTILE})
@@ -162,16 +159,16 @@ def test_a_hostile_mail_is_shown_and_does_nothing(
     assert browser.value("[document.scripts.length, document.forms.length]") == before
     strange = "img, iframe, object, video, style, base, meta[http-equiv], main a, svg[onload]"
     assert browser.value(f"document.querySelectorAll({strange!r}).length") == 1  # the card's link
-    assert browser.value("location.href") == f"{server.url}/"
-    clean(browser, server)
+    assert browser.value("location.href") == f"{page_server.url}/"
+    clean(browser, page_server)
     api = [url for url in browser.requests if "/v1/" in url]
-    assert {url.removeprefix(server.url) for url in api} <= {
+    assert {url.removeprefix(page_server.url) for url in api} <= {
         "/v1/models", "/v1/models/twin/card", "/v1/drift", "/v1/classify/raw", "/v1/explain",
     }  # fmt: skip
 
 
 def test_the_card_is_shown_as_text_with_its_curves(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     browser.until("document.querySelectorAll('#model svg').length === 4")
     browser.value("document.querySelectorAll('details').forEach((one) => { one.open = true })")
@@ -188,7 +185,7 @@ def test_the_card_is_shown_as_text_with_its_curves(
     assert dots == ["balanced", "50 mails", "4 mails", "46 mails"]
     assert "NaN" not in browser.value("document.querySelector('#model').innerHTML")
     assert text(browser, "#served") == "serves twin, version 3"
-    clean(browser, server)
+    clean(browser, page_server)
 
 
 _CONTRAST = """(() => {
@@ -220,12 +217,12 @@ _CONTRAST = """(() => {
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_phone_and_is_readable_in_the_light_and_in_the_dark(
-    started: chromium.Chromium, server: Site, dark: bool
+    started: chromium.Chromium, page_server: Site, dark: bool
 ) -> None:
     started.dark(dark)
-    started.open(server.url, width=360, height=640)
+    started.open(page_server.url, width=360, height=640)
     started.until("document.querySelectorAll('#model svg').length === 4")
-    server.raw = True
+    page_server.raw = True
     drop(started, {f"{'long' * 40}.eml": SPAM, "other.eml": HAM})
     started.until("document.querySelector('#said').textContent === '1 spam, 1 ham'")
     started.value("document.querySelector('#mails tbody button').click()")
@@ -242,4 +239,4 @@ def test_it_fits_a_phone_and_is_readable_in_the_light_and_in_the_dark(
     assert (background == "rgb(22, 22, 22)") is dark
     assert started.value(_CONTRAST) == []
     assert len(started.screenshot()) > 20_000
-    clean(started, server)
+    clean(started, page_server)

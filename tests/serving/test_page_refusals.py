@@ -11,16 +11,11 @@ from tests.serving.visits import HAM, SPAM, drop, paste, reasoned
 from tests.training import chromium
 
 
-@pytest.fixture
-def server(page_server: Site) -> Site:
-    return page_server
-
-
 def test_a_server_that_wants_a_token_is_given_it_and_only_it(
-    started: chromium.Chromium, server: Site
+    started: chromium.Chromium, page_server: Site
 ) -> None:
-    server.token = "secret"
-    started.open(server.url, width=1000)
+    page_server.token = "secret"
+    started.open(page_server.url, width=1000)
     started.until("document.querySelector('#token').checkVisibility()")
     paste(started, SPAM)
     started.until("document.querySelector('#said').textContent.includes('token')")
@@ -29,7 +24,7 @@ def test_a_server_that_wants_a_token_is_given_it_and_only_it(
     started.press("Enter", code=13)
     started.until("document.querySelector('#fault').checkVisibility()")
     assert "this token is not known" in text(started, "#fault")
-    assert server.seen == []
+    assert page_server.seen == []
     started.value("document.querySelector('#token').focus()")
     started.type("secret")
     started.press("Enter", code=13)
@@ -60,15 +55,15 @@ def refusal(code: str, message: str) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_the_server_refuses_is_said_in_words(
-    browser: chromium.Chromium, server: Site, fault: Any, words: str
+    browser: chromium.Chromium, page_server: Site, fault: Any, words: str
 ) -> None:
-    server.fault = fault
+    page_server.fault = fault
     paste(browser, SPAM)
     browser.until("document.querySelector('#fault').checkVisibility()")
     assert words in text(browser, "#fault")
     assert not shown(browser, "#verdict")
     assert browser.value("document.querySelector('#classify').ariaBusy") is None
-    server.fault = None
+    page_server.fault = None
     paste(browser, SPAM)
     reasoned(browser)
     assert not shown(browser, "#fault")
@@ -80,21 +75,23 @@ def test_a_mail_that_is_too_large_is_said_to_be(browser: chromium.Chromium) -> N
     assert "too large for the server" in text(browser, "#fault")
 
 
-def test_a_table_waits_for_a_server_that_is_busy(browser: chromium.Chromium, server: Site) -> None:
-    server.fault = (429, refusal("overloaded", "busy"), {"Retry-After": "0.2"})
+def test_a_table_waits_for_a_server_that_is_busy(
+    browser: chromium.Chromium, page_server: Site
+) -> None:
+    page_server.fault = (429, refusal("overloaded", "busy"), {"Retry-After": "0.2"})
     drop(browser, {"a.eml": HAM, "b.eml": SPAM})
     browser.until("document.querySelector('#mails tbody')")
-    while len(server.seen) < 2:
+    while len(page_server.seen) < 2:
         pass
-    server.fault = None
+    page_server.fault = None
     browser.until("document.querySelector('#said').textContent === '1 ham, 1 spam'")
 
 
 def test_without_reasons_there_is_a_verdict_all_the_same(
-    browser: chromium.Chromium, server: Site
+    browser: chromium.Chromium, page_server: Site
 ) -> None:
     for status in (404, 501):
-        server.explained = (status, refusal("not_explainable", "no means to explain"))
+        page_server.explained = (status, refusal("not_explainable", "no means to explain"))
         paste(browser, SPAM)
         browser.until("document.querySelector('#reasons').innerText.includes('no reasons')")
         assert text(browser, "#verdict .label") == "spam"
@@ -102,10 +99,10 @@ def test_without_reasons_there_is_a_verdict_all_the_same(
 
 
 def test_a_server_that_is_gone_is_said_to_be(started: chromium.Chromium, carded: Path) -> None:
-    with site(carded) as server:
-        started.open(server.url, width=1000)
+    with site(carded) as page_server:
+        started.open(page_server.url, width=1000)
     paste(started, SPAM)
     started.until("document.querySelector('#fault').checkVisibility()")
     assert "does not answer" in text(started, "#fault")
     with pytest.raises(httpx.ConnectError):
-        httpx.get(server.url)
+        httpx.get(page_server.url)
