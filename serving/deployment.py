@@ -175,8 +175,10 @@ def place(model: str) -> Path:
     return Path(model) if Path(model).is_dir() else resolve(Home.default(), model)
 
 
-def start(config: ServeConfig) -> str:
+def start(config: ServeConfig, listens: str | None = None) -> str:
     """Serve a model on the Ray cluster that the caller is connected to; gives the URL.
+
+    `listens` is the address that Serve listens on where something else does on `config.host`.
 
     Raises:
         ServeError: the port is taken, Serve runs already, the cluster has too few CPUs, or a
@@ -207,7 +209,9 @@ def start(config: ServeConfig) -> str:
         serve.start(
             proxy_location=ProxyLocation.HeadOnly,
             http_options=HTTPOptions(
-                host=config.host, port=config.port, request_timeout_s=_REQUEST_TIMEOUT_S
+                host=listens or config.host,
+                port=config.port,
+                request_timeout_s=_REQUEST_TIMEOUT_S,
             ),
         )
         serve.run(build_app(config), name=APP)

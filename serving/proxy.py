@@ -91,10 +91,12 @@ def chosen(proxy: ProxyName) -> Literal["ray", "haproxy"]:
 @contextmanager
 def in_front(
     proxy: ProxyName, host: str, port: int, *, replicas: int = 1, requests: int
-) -> Iterator[None]:
+) -> Iterator[str]:
     """The environment for a Ray that is started in the block; what is set already stays.
 
-    HAProxy will listen on `host` and `port`. Of requests that ask for work, either lets `requests`
+    Gives the address that Serve is to listen on: `host`, or behind HAProxy, which then listens on
+    `host` itself, this machine's own, or each replica would be open to whoever is let in on `port`
+    by its own port too. Of requests that ask for work, either lets `requests`
     wait for each of `replicas`.
 
     Raises:
@@ -102,7 +104,7 @@ def in_front(
     """
     if chosen(proxy) == "ray":
         with _added({CALLBACK: BEFORE, LIMIT: str(replicas * requests)}):
-            yield
+            yield host
         return
     binary = _binary()
     if binary is None:
@@ -139,7 +141,7 @@ def in_front(
         }
         # Which one it is may be set; it is started by ours.
         with _added(settings), _put(_BINARY, str(started)):
-            yield
+            yield "127.0.0.1"
 
 
 def _binary() -> str | None:

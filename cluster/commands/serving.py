@@ -59,12 +59,12 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     # As many mails as their queues take, if each has one.
     at_once = {"replicas": config.replicas, "requests": config.max_queued}
     proxy = in_front(config.proxy, config.host, config.port, **at_once)
-    with proxy, ray_session(address=address, cpus=_cpus(config)):
+    with proxy as listens, ray_session(address=address, cpus=_cpus(config)) as session:
         from serving.deployment import start, stop
 
         with console.stage("serving") as stage:
             stage.update("starting the replica")
-            url = start(config)
+            url = start(config, listens if session.local else None)
             stage.update(url)
         try:
             yield url

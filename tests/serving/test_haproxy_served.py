@@ -24,10 +24,11 @@ pytestmark = pytest.mark.slow
 def server(bundle: Bundle, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     port = unused_port()
     words = ["-m", "cluster.main", "serve", "--model", str(bundle.path), f"port={port}"]
+    words += ["proxy=haproxy", "precision=fp32", "host=0.0.0.0", "open=true"]
     environment = os.environ | {"MAILRAY_HOME": str(tmp_path)}
     with (tmp_path / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *words, "proxy=haproxy", "precision=fp32"],
+            [sys.executable, *words],
             env=environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
@@ -72,7 +73,14 @@ def test_it_listens_where_it_was_told_and_ends_with_ray(
 ) -> None:
     process, port = server
     proxies = of_server(tmp_path, "haproxy.cfg")
-    assert {place for proxy in proxies for place in listening(proxy)} == {("127.0.0.1", port)}
+    assert {place for proxy in proxies for place in listening(proxy)} == {("0.0.0.0", port)}
+    # Who is let in by one port is not let in by others.
+    [replica] = of_server(tmp_path, "ServeReplica:mailray")
+    [fallback] = of_server(tmp_path, "ProxyActor")
+    assert "127.0.0.1" in {ip for ip, _ in listening(replica)}
+    assert "127.0.0.1" in {ip for ip, _ in listening(fallback)}
+    for ip, at in [*listening(replica), *listening(fallback)]:
+        assert ip == "127.0.0.1" or not speaks_http(at)
     mail = b"Subject: Lunch\n\nAt noon?\n"
     headers = {"Content-Type": "message/rfc822"}
     url = f"http://127.0.0.1:{port}/v1/classify/raw"
@@ -82,6 +90,14 @@ def test_it_listens_where_it_was_told_and_ends_with_ray(
     wait(lambda: not any(proxy.is_running() and alive(proxy) for proxy in proxies), 60)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+def speaks_http(port: int) -> bool:
+    """Ray's own ports, which are not ours to close, speak gRPC."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code > 0
+    except httpx.HTTPError:
+        return False
 
 
 def alive(process: psutil.Process) -> bool:

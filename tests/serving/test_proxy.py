@@ -47,11 +47,12 @@ def test_each_setting_is_one_that_serve_has() -> None:
 def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_HAPROXY_NBTHREAD", "8")
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/haproxy")
-    with in_front("haproxy", *WHERE, requests=2):
+    with in_front("haproxy", "0.0.0.0", 8000, requests=2) as listens:
+        assert listens == "127.0.0.1"
         assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"
         # Theirs, started by what mends its configuration.
         started = Path(os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"])
-        assert " /opt/haproxy 127.0.0.1:8000 2 " in started.read_text()
+        assert " /opt/haproxy 0.0.0.0:8000 2 " in started.read_text()
     assert not started.exists()
     assert os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"
     assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/haproxy"
@@ -78,8 +79,9 @@ def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPat
 
 def test_serves_own_lets_in_what_its_replicas_let_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(LIMIT, raising=False)
-    with in_front("ray", *WHERE, replicas=3, requests=2):
+    with in_front("ray", "0.0.0.0", 8000, replicas=3, requests=2) as listens:
         assert os.environ[LIMIT] == "6"
+        assert listens == "0.0.0.0"
     assert LIMIT not in os.environ
 
 
