@@ -238,10 +238,16 @@ def _store(config: ServeConfig) -> Store | None:
     return None if url == "none" else Store(url, days=config.feedback_days)
 
 
-def _log(config: ServeConfig, home: Home, replica: str) -> Log | None:
+def log_folder(config: ServeConfig, home: Home) -> Path | None:
+    """Where replicas write their logs, if they do."""
     if config.log == "none":
         return None
-    return Log(Path(config.log) if config.log else home.logs / "serve", replica)
+    return Path(config.log) if config.log else home.logs / "serve"
+
+
+def _log(config: ServeConfig, home: Home, replica: str) -> Log | None:
+    folder = log_folder(config, home)
+    return None if folder is None else Log(folder, replica)
 
 
 def _tracing(config: ServeConfig, replica: str) -> Tracing | None:

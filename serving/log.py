@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from serving.account import Account, account
@@ -43,6 +44,23 @@ _OURS: Final = ("serving", "training")
 """The packages whose own log it takes, too."""
 
 
+def make(folder: Path) -> None:
+    """Make the directory of logs, if it is not there.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"log: {folder} cannot be written ({error.strerror}); log=DIR takes another "
+            "directory, log=none writes none"
+        ) from error
+
+
 class Log:
     """A replica's log, until `close`; one in a process.
 
@@ -51,15 +69,9 @@ class Log:
     """
 
     def __init__(self, folder: Path, replica: str) -> None:
+        make(folder)
         self.file = folder / f"serve-{replica}.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.file.touch()
-        except OSError as error:
-            raise ConfigError(
-                f"log: {folder} cannot be written ({error.strerror}); log=DIR takes another "
-                "directory, log=none writes none"
-            ) from error
+        self.file.touch()
         _sweep(folder)
         self._lines = _Lines()
         out = _File(self.file, maxBytes=_BYTES, backupCount=_FILES - 1, encoding="utf-8")

@@ -18,6 +18,7 @@ from cluster.commands.explanation import explained, shown
 from cluster.commands.frame import Address, Json, Overrides, command
 from cluster.console import Console
 from cluster.session import ray_session
+from training.home import Home
 from training.mail import MailError
 from training.schema import ConfigError, validate
 
@@ -60,8 +61,12 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     at_once = {"replicas": config.replicas, "requests": config.max_queued}
     proxy = in_front(config.proxy, config.host, config.port, **at_once)
     with proxy as listens, ray_session(address=address, cpus=_cpus(config)) as session:
-        from serving.deployment import start, stop
+        from serving.deployment import log_folder, start, stop
+        from serving.log import make
 
+        # Replicas of another machine have other disks.
+        if session.local and (folder := log_folder(config, Home.default())):
+            make(folder)
         with console.stage("serving") as stage:
             stage.update("starting the replica")
             url = start(config, listens if session.local else None)
