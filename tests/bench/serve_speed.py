@@ -1,7 +1,7 @@
 """mailray's server against FastAPI and LitServe around a transformers pipeline, and the bare model.
 
     pip install litserve; apt install wrk
-    python -m tests.bench.serve_speed HOME BUNDLE [--set proxy=haproxy]
+    python -m tests.bench.serve_speed HOME BUNDLE [--set proxy=ray]
 
 HOME is a MAILRAY_HOME with the SpamAssassin corpus, BUNDLE a model bundle. All have the same model,
 mails and cores, one after the other; `serve_contestants` says what the others are. wrk sends the

