@@ -32,7 +32,7 @@ from serving.parts import MANIFEST, PART_MAILS, SUMMARY, mails, schema, there, w
 from serving.reading import Task, read_parts
 from training.bundle import Bundle, BundleError
 from training.schema import ConfigError
-from training.scorer import Precision
+from training.scorer import Precision, Runtime
 from training.sources import Source, SourceError
 from training.stages import Stage
 
@@ -60,13 +60,15 @@ def classify(
     folder: Path,
     stage: Stage,
     *,
+    runtime: Runtime = "torch",
     precision: Precision = "auto",
     operating_point: PointName = "auto",
     workers: int | None = None,
 ) -> dict[str, float]:
     """Write the parts that `folder` (see `serving.parts.begin`) lacks; from a process in a Ray.
 
-    Gives the number of mails that were scored now, and how many a second from the first on.
+    Gives the number of mails that were scored now, and how many a second from the first on. A
+    `runtime` of `auto` would be chosen by each model for itself, and parts have other scores then.
 
     Raises:
         SourceError: a file of the source is gone or has changed since it was opened.
@@ -82,7 +84,7 @@ def classify(
         return {"scored": 0, "mails_per_second": 0.0}
     (folder / SUMMARY).unlink(missing_ok=True)
     most = None if source.mails is None else -(-source.mails // PART_MAILS)
-    score = (str(bundle.path), precision, operating_point, str(folder))
+    score = (str(bundle.path), runtime, precision, operating_point, str(folder))
     job = _job(todo, score, workers, most)
     progress = _Progress(stage, source, len(whole), mails(folder) if parts else 0)
     try:
@@ -100,7 +102,10 @@ def classify(
 
 
 def _job(
-    todo: Sequence[Task], score: tuple[str, str, str, str], workers: int | None, most: int | None
+    todo: Sequence[Task],
+    score: tuple[str, str, str, str, str],
+    workers: int | None,
+    most: int | None,
 ) -> ray.data.Dataset:
     there_are = ray.cluster_resources()
     gpus, cpus = int(there_are.get("GPU", 0)), int(there_are.get("CPU", 1))
@@ -191,7 +196,9 @@ def _duration(seconds: float) -> str:
 class Score:
     """An actor's model: writes the verdicts on a part's mails."""
 
-    def __init__(self, bundle: str, precision: Precision, point: PointName, folder: str) -> None:
+    def __init__(
+        self, bundle: str, runtime: Runtime, precision: Precision, point: PointName, folder: str
+    ) -> None:
         self._folder = Path(folder)
         self._fault: str | None = None
         try:
@@ -200,8 +207,7 @@ class Score:
                     f"{folder} is not there on node {socket.gethostname()}; --out must be on "
                     "storage that all nodes share"
                 )
-            # Not `auto`: all parts have the same scores, whatever else their machines do.
-            self._classifier = Classifier(Path(bundle), precision, "torch", operating_point=point)
+            self._classifier = Classifier(Path(bundle), precision, runtime, operating_point=point)
             self._schema = schema(
                 self._classifier.info.labels, multi=self._classifier.info.multi_label
             )

@@ -65,7 +65,9 @@ def schema(labels: tuple[str, ...], *, multi: bool) -> pa.Schema:
     )
 
 
-def manifest(bundle: Bundle, source: Source, decision: Decision, precision: str) -> dict[str, Any]:
+def manifest(
+    bundle: Bundle, source: Source, decision: Decision, runtime: str, precision: str
+) -> dict[str, Any]:
     """All that decides what stands in the parts."""
     return {
         "format": FORMAT,
@@ -76,6 +78,7 @@ def manifest(bundle: Bundle, source: Source, decision: Decision, precision: str)
         "labels": list(bundle.labels),
         "source": source.name,
         "fingerprint": source.fingerprint,
+        "runtime": runtime,
         "precision": precision,
         "operating_point": decision.point,
         "threshold": decision.threshold,
@@ -91,6 +94,24 @@ def _digest(bundle: Path) -> str:
     return digest.hexdigest()
 
 
+def begun(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a directory that was begun.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        known = json.loads((folder / MANIFEST).read_text("utf-8"))
+        assert isinstance(known, dict)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"--out: {folder / MANIFEST} is damaged; name another directory"
+        ) from error
+    return {"runtime": "torch"} | known  # before there was a choice
+
+
 def begin(folder: Path, facts: Mapping[str, Any]) -> None:
     """Make the directory and its manifest, or see that it is of the same.
 
@@ -99,21 +120,15 @@ def begin(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out: {folder} is a file; name a directory")
-    try:
-        known = json.loads((folder / MANIFEST).read_text("utf-8"))
-        assert isinstance(known, dict)
-    except FileNotFoundError:
+    known = begun(folder)
+    if known is None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise ConfigError(
                 f"--out: {folder} has other things in it; name a directory that is new or empty"
-            ) from None
+            )
         _write(folder / MANIFEST, facts)
         return
-    except (ValueError, AssertionError) as error:
-        raise ConfigError(
-            f"--out: {folder / MANIFEST} is damaged; name another directory"
-        ) from error
     other = [key for key in facts if key not in _FREE and known.get(key) != facts[key]]
     if "fingerprint" in other and known.get("source") == facts["source"]:
         raise ConfigError(

@@ -1,9 +1,10 @@
 """`mailray classify --bulk`: every mail of a source, to Parquet files."""
 
+import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -16,6 +17,9 @@ from training.home import Home
 from training.mail import MailError
 from training.schema import ConfigError
 
+if TYPE_CHECKING:
+    from training.bundle import Bundle
+
 
 def bulk(
     console: Console,
@@ -23,12 +27,12 @@ def bulk(
     out: Path | None,
     *,
     model: str,
-    precision: str,
+    how: tuple[str, str],
     operating_point: str,
     workers: int | None,
     address: str | None,
 ) -> None:
-    """Score the mails of a source that are not in `out` yet.
+    """Score the mails of a source that are not in `out` yet; `how` is a runtime and a precision.
 
     Raises:
         MailError: no mail at all has a verdict then.
@@ -50,7 +54,8 @@ def bulk(
         source = open_source(name, None, Home.default().corpora)
         known = "" if source.mails is None else f"{source.mails:,} mails in "
         stage.update(f"{known}{len(source.pieces):,} pieces")
-    facts = parts.manifest(bundle, source, decision, precision)
+    runtime, precision = _chosen(bundle, *how, out, address)
+    facts = parts.manifest(bundle, source, decision, runtime, precision)
     parts.begin(out, facts)
     began = time.monotonic()
     with console.stage("verdicts") as stage:
@@ -62,7 +67,8 @@ def bulk(
 
                 now = classify(
                     bundle, source, out, stage,
-                    precision=precision, operating_point=operating_point, workers=workers,  # type: ignore[arg-type]
+                    runtime=runtime, precision=precision, operating_point=operating_point,  # type: ignore[arg-type]
+                    workers=workers,
                 )  # fmt: skip
         found = parts.summarize(out, facts, bundle)
         stage.update(
@@ -75,8 +81,31 @@ def bulk(
     console.result(
         _shown(found, out),
         {"model": bundle.name, "version": bundle.version, "operating_point": decision.point,
-         "out": out, "seconds": time.monotonic() - began} | now | found,
+         "runtime": runtime, "out": out, "seconds": time.monotonic() - began} | now | found,
     )  # fmt: skip
+
+
+def _chosen(
+    bundle: "Bundle", runtime: str, precision: str, out: Path, address: str | None
+) -> tuple[str, str]:
+    """The runtime and precision of all parts: those that it was begun with, or what is fastest.
+
+    Raises:
+        BundleError: the bundle has none such.
+    """
+    from serving import parts
+    from training.forward import candidates
+    from training.scorer import Scorer
+
+    candidates(bundle, runtime, precision)  # type: ignore[arg-type]
+    if runtime != "auto":
+        return runtime, precision
+    if known := parts.begun(out):
+        return known["runtime"], known["precision"] if precision == "auto" else precision
+    if not bundle.exports or address or os.environ.get("RAY_ADDRESS"):
+        return "torch", precision  # of a cluster's machines this one is no measure
+    scorer = Scorer(bundle, precision, "auto", threads=1)  # type: ignore[arg-type]
+    return scorer.runtime, scorer.precision
 
 
 def _shown(found: dict[str, Any], out: Path) -> Group:

@@ -151,7 +151,7 @@ def classify(
             from cluster.commands.bulk import bulk as classify_all
 
             return classify_all(
-                console, bulk, out, model=model, precision=precision,
+                console, bulk, out, model=model, how=(runtime, precision),
                 operating_point=operating_point, workers=workers, address=address,
             )  # fmt: skip
         if not files:

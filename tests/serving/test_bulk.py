@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.commands.bulk import _chosen
 from serving import bulk, parts, reading
 from serving.bulk import BulkError, Score
 from serving.classifier import Classifier, Verdict
 from serving.decision import Decision
 from serving.reading import Task, read_parts
 from training import synthetic
-from training.bundle import Bundle
+from training.bundle import Bundle, BundleError, OnnxExport
+from training.export import export
+from training.schema import ConfigError
 from training.sources import Source, SourceError, open_source
 from training.stages import Quiet
 
@@ -32,7 +36,7 @@ def _open(name: Path | str) -> Source:
 
 
 def _begin(bundle: Bundle, source: Source, folder: Path) -> dict[str, Any]:
-    facts = parts.manifest(bundle, source, Decision.of(bundle), "fp32")
+    facts = parts.manifest(bundle, source, Decision.of(bundle), "torch", "fp32")
     parts.begin(folder, facts)
     return facts
 
@@ -45,7 +49,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def _by_hand(bundle: Bundle, source: Source, folder: Path) -> list[dict[str, Any]]:
     """What tasks and actors do, without a Ray."""
     _begin(bundle, source, folder)
-    score = Score(str(bundle.path), "fp32", "auto", str(folder))
+    score = Score(str(bundle.path), "torch", "fp32", "auto", str(folder))
     return [
         score(table)
         for number, piece in enumerate(source.pieces)
@@ -89,7 +93,7 @@ def test_what_is_no_mail_is_a_row_with_a_reason(bundle: Bundle, tmp_path: Path) 
 def test_a_mail_that_the_model_fails_on_harms_no_other(bundle: Bundle, tmp_path: Path) -> None:
     source = _open("synthetic:20")
     _begin(bundle, source, tmp_path)
-    score = Score(str(bundle.path), "fp32", "auto", str(tmp_path))
+    score = Score(str(bundle.path), "torch", "fp32", "auto", str(tmp_path))
     [first, *rest] = read_parts(
         {"task": [Task(0, source.pieces[0], frozenset())]}, str(bundle.path)
     )
@@ -116,11 +120,59 @@ def test_faults_that_end_the_job_come_as_rows(bundle: Bundle, tmp_path: Path) ->
     [said] = _by_hand(bundle, source, tmp_path / "out")
     assert "SourceError" in said["fault"][0]
     assert "has changed while it was read" in said["fault"][0]
-    elsewhere = Score(str(bundle.path), "fp32", "auto", str(tmp_path / "not-shared"))
+    elsewhere = Score(str(bundle.path), "torch", "fp32", "auto", str(tmp_path / "not-shared"))
     [table, *_] = read_parts(
         {"task": [Task(0, _open("synthetic:3").pieces[0], frozenset())]}, str(bundle.path)
     )
     assert "storage that all nodes share" in elsewhere(table)["fault"][0]
+
+
+def test_an_exported_model_scores_in_its_own_runtime(bundle: Bundle, tmp_path: Path) -> None:
+    exported = export(bundle, tmp_path / "both", "fp32", None, Quiet())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / parts.MANIFEST).touch()
+    score = Score(str(exported.path), "onnx", "auto", "auto", str(tmp_path / "out"))
+    tasks = {"task": [Task(0, _open("synthetic:8").pieces[0], frozenset())]}
+    for table in read_parts(tasks, str(exported.path)):
+        assert score(table)["fault"] == [None]
+    assert score._classifier.info.runtime == "onnx"
+    assert all(row["label"] for row in _rows(tmp_path / "out"))
+
+
+def test_the_runtime_is_chosen_once_and_kept(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    exported = replace(bundle, exports=(OnnxExport("int8", "0", 0),))
+    made: list[tuple[Any, ...]] = []
+
+    class Fast:
+        runtime, precision = "onnx", "int8"
+
+        def __init__(self, *given: Any, **threads: int) -> None:
+            made.append(given)
+
+    monkeypatch.setattr("training.scorer.Scorer", Fast)
+    out = tmp_path / "out"
+    assert _chosen(bundle, "auto", "auto", out, None) == ("torch", "auto")
+    assert _chosen(exported, "torch", "fp32", out, None) == ("torch", "fp32")
+    # Of a cluster's machines this one is no measure.
+    assert _chosen(exported, "auto", "auto", out, "ray://head:10001") == ("torch", "auto")
+    assert made == []
+    assert _chosen(exported, "auto", "auto", out, None) == ("onnx", "int8")
+    assert len(made) == 1
+    with pytest.raises(BundleError, match="no runtime=onnx with precision=auto"):
+        _chosen(bundle, "onnx", "auto", out, None)
+
+    begun = parts.manifest(bundle, _open("synthetic:3"), Decision.of(bundle), "torch", "bf16")
+    parts.begin(out, begun)
+    assert _chosen(exported, "auto", "auto", out, None) == ("torch", "bf16")
+    older = {key: value for key, value in begun.items() if key != "runtime"}
+    (out / parts.MANIFEST).write_text(json.dumps(older))
+    assert _chosen(exported, "auto", "auto", out, None) == ("torch", "bf16")
+    parts.begin(out, begun)
+    with pytest.raises(ConfigError, match="begun with runtime torch; this call has runtime onnx"):
+        parts.begin(out, begun | {"runtime": "onnx"})
 
 
 @pytest.mark.usefixtures("ray_session")

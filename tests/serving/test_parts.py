@@ -20,7 +20,7 @@ SCHEMA = parts.schema(("ham", "spam"), multi=False)
 
 def _facts(bundle: Bundle, count: int = 3) -> dict[str, Any]:
     source = open_source(f"synthetic:{count}", None, Path("nowhere"))
-    return parts.manifest(bundle, source, Decision.of(bundle), "auto")
+    return parts.manifest(bundle, source, Decision.of(bundle), "torch", "auto")
 
 
 def _write(folder: Path, piece: int, part: int, rows: list[dict[str, Any]], last: bool) -> None:
