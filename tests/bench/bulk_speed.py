@@ -1,6 +1,6 @@
 """Bulk classification against the bare scorer on the same mails: what Ray Data and files cost.
 
-    python tests/bench/bulk_speed.py BUNDLE CORPUS [--workers 2] [--repeat 1]
+    python tests/bench/bulk_speed.py BUNDLE CORPUS [--runtime torch] [--workers 2] [--repeat 1]
 
 CORPUS is the folder of the fetched SpamAssassin corpus. The bare scorer gets ready mail texts, 256
 at a time, in as many processes of one thread as the command has models: with tokenizing, and
@@ -20,6 +20,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 
 from training.bundle import load
 from training.mail import mail_text, text_options
-from training.scorer import Scorer
+from training.scorer import Runtime, Scorer
 
 PART = 256
 
@@ -43,11 +44,11 @@ def texts_of(bundle: Path, corpus: Path) -> list[str]:
     ]
 
 
-def bare(bundle: Path, texts: list[str]) -> tuple[float, float, float]:
+def bare(bundle: Path, runtime: Runtime, texts: list[str]) -> tuple[float, float, float]:
     """When one process began and ended to score its texts, and seconds of that to tokenize."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    scorer = Scorer(load(bundle))
+    scorer = Scorer(load(bundle), runtime=runtime)
     scorer.score(scorer.tokens(texts[:8]))
     began, tokenizing = time.time(), 0.0
     for at in range(0, len(texts), PART):
@@ -58,12 +59,12 @@ def bare(bundle: Path, texts: list[str]) -> tuple[float, float, float]:
     return began, time.time(), tokenizing
 
 
-def bare_rates(bundle: Path, texts: list[str], workers: int) -> dict[str, float]:
+def bare_rates(bundle: Path, runtime: Runtime, texts: list[str], workers: int) -> dict[str, float]:
     """Mails a second of as many bare scorers at once, parts dealt out by turns."""
     parts = [texts[at : at + PART] for at in range(0, len(texts), PART)]
     dealt = [[text for part in parts[n::workers] for text in part] for n in range(workers)]
     with ProcessPoolExecutor(workers) as pool:
-        done = list(pool.map(bare, [bundle] * workers, dealt))
+        done = list(pool.map(partial(bare, bundle, runtime), dealt))
     busy = [ended - began for began, ended, _ in done]
     rates = [len(some) / seconds for some, seconds in zip(dealt, busy, strict=True)]
     forwards = [
@@ -98,7 +99,7 @@ def memory(driver: int, home: Path) -> dict[str, int]:
     return sizes
 
 
-def bulk(bundle: Path, source: str, workers: int, total: int) -> dict[str, Any]:
+def bulk(bundle: Path, runtime: Runtime, source: str, workers: int, total: int) -> dict[str, Any]:
     """One run of the command, and its memory at a tenth of the way and at its end."""
     with tempfile.TemporaryDirectory() as scratch:
         out, home = Path(scratch, "out"), Path(scratch, "home")
@@ -106,6 +107,7 @@ def bulk(bundle: Path, source: str, workers: int, total: int) -> dict[str, Any]:
             [
                 sys.executable, "-m", "cluster.main", "classify", "--bulk", source,
                 "--out", str(out), "--model", str(bundle), "--workers", str(workers), "--json",
+                "--runtime", runtime,
             ],
             env=os.environ | {"MAILRAY_HOME": str(home)},
             stdout=subprocess.PIPE,
@@ -146,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path)
     parser.add_argument("corpus", type=Path)
+    parser.add_argument("--runtime", choices=["torch", "onnx"], default="torch")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()
@@ -153,7 +156,7 @@ def main() -> None:
     began = time.perf_counter()
     texts = texts_of(bundle, corpus)
     parsing = time.perf_counter() - began
-    rates = bare_rates(bundle, texts, options.workers)
+    rates = bare_rates(bundle, options.runtime, texts, options.workers)
     with tempfile.TemporaryDirectory() as scratch:
         # The same mails under other names: a source takes no folder twice.
         for number in range(options.repeat):
@@ -165,7 +168,7 @@ def main() -> None:
                         os.link(file, folder / file.name) if _same_disk(file, folder) else (
                             (folder / file.name).write_bytes(file.read_bytes())
                         )
-        found = bulk(bundle, scratch, options.workers, len(texts) * options.repeat)
+        found = bulk(bundle, options.runtime, scratch, options.workers, len(texts) * options.repeat)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -174,6 +177,7 @@ def main() -> None:
         "commit": commit.stdout.strip(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "hardware": f"{os.cpu_count()} x {platform.processor() or platform.machine()}",
+        "runtime": options.runtime,
         "workers": options.workers,
         "parse_and_text_one_core": round(len(texts) / parsing),
         **{name: round(rate, 1) for name, rate in rates.items()},
