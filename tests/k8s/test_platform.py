@@ -117,7 +117,10 @@ def test_the_monitor_scrapes_ports_and_labels_that_ray_pods_have(rendered: Rende
     assert "ray_io_cluster=~" in used
 
 
-def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
+@pytest.fixture(scope="module")
+def told() -> dict[str, set[str]]:
+    """The labels of each series that the classifier has."""
+
     async def answer(lineup: Any) -> str:
         async with client_of(app_of(lineup)) as client:
             await client.post("/v1/classify", json={"body": "Hi"})
@@ -128,7 +131,7 @@ def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
     twin.drift.note({"ham": 0.9, "spam": 0.1}, 100)
     lineup = Lineup(twin)
     lineup.challenge(Twin("2"), ChallengerConfig())
-    told = {
+    return {
         sample.name: set(sample.labels) | {"namespace", "job"}
         for family in text_string_to_metric_families(asyncio.run(answer(lineup)))
         for sample in family.samples
@@ -136,16 +139,36 @@ def test_the_classifiers_dashboard_shows_only_what_it_tells() -> None:
         f"mailray_{name}_total": {label, "namespace"}
         for name, label in (("refusals", "code"), ("rate_limited", "token"))
     }
+
+
+def test_the_classifiers_dashboard_shows_only_what_it_tells(told: dict[str, set[str]]) -> None:
     (file,) = set(DASHBOARDS) - set(OF_RAY)
-    expressions = _expressions(json.loads(file.read_text("utf-8")))
+    assert _checked(_expressions(json.loads(file.read_text("utf-8"))), told) >= 20
+
+
+def test_alerts_are_of_what_the_classifier_tells(
+    rendered: Render, told: dict[str, set[str]]
+) -> None:
+    (rule,) = [d for d in rendered("gpu") if d["kind"] == "PrometheusRule"]
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    assert _checked([alert["expr"] for alert in alerts], told) >= len(alerts) == 6
+    assert len({alert["alert"] for alert in alerts}) == len(alerts)
+    for alert in alerts:
+        used = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
+        kept = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", alert["expr"]))))
+        assert used <= kept
+
+
+def _checked(expressions: list[str], told: dict[str, set[str]]) -> int:
+    """How many series are named; each is one that is told, by labels that it has."""
     names = 0
     for text in expressions:
-        by = set(re.findall(r"\w+", "".join(re.findall(r"by \(([^)]*)\)", text))))
+        by = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", text))))
         for name, filters in re.findall(r"\b((?:mailray|process)_\w+)(?:\{([^}]*)\})?", text):
             names += 1
             labels = by | set(re.findall(r"(\w+)=", filters))
             assert labels <= told[name], (name, labels)
-    assert names >= 20
+    return names
 
 
 def test_prometheus_scrapes_the_classifier_once_through_its_service(rendered: Render) -> None:
