@@ -23,6 +23,7 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
@@ -40,6 +41,8 @@ _FED: Final = 16
 """Models that one reading task keeps busy, where they run on CPUs."""
 _WAITING_BYTES: Final = 64 * 1024 * 1024
 """Of tokens that wait, for each model: 60,000 mails of 256 tokens."""
+_THREADS: Final = 1
+"""Of a model on a CPU: there is one for each core."""
 _RETRIES: Final = 5
 """How often a part is begun anew whose process was lost: not for ever."""
 
@@ -215,6 +218,8 @@ class Score:
             self._fault = f"{type(error).__name__}: {error}"
 
     def __call__(self, parts: pa.Table) -> dict[str, list[Any]]:
+        # A forked process has as many as the machine; and it holds for the thread that sets it.
+        torch.set_num_threads(_THREADS)
         [row] = parts.to_pylist()
         began = time.time()
         fault = self._fault or row["fault"]

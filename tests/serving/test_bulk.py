@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cluster.commands.bulk import _chosen
 from serving import bulk, parts, reading
@@ -133,9 +134,16 @@ def test_an_exported_model_scores_in_its_own_runtime(bundle: Bundle, tmp_path: P
     (tmp_path / "out" / parts.MANIFEST).touch()
     score = Score(str(exported.path), "onnx", "auto", "auto", str(tmp_path / "out"))
     tasks = {"task": [Task(0, _open("synthetic:8").pieces[0], frozenset())]}
-    for table in read_parts(tasks, str(exported.path)):
-        assert score(table)["fault"] == [None]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for table in read_parts(tasks, str(exported.path)):
+            assert score(table)["fault"] == [None]
+    finally:
+        torch.set_num_threads(before)
     assert score._classifier.info.runtime == "onnx"
+    forward: Any = score._classifier.scorer.forward
+    assert forward._sessions._idle.keys() == {1}  # there is a model for each core
     assert all(row["label"] for row in _rows(tmp_path / "out"))
 
 
