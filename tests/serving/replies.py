@@ -15,7 +15,7 @@ from serving.answers import Answer
 from serving.client import AsyncMailrayClient, MailrayClient
 
 REFUSED = json.dumps({"error": {"code": "not_a_mail", "message": "empty: 0 bytes of mail"}})
-ANSWER: dict[str, Any] = Answer.model_config["json_schema_extra"]["examples"][0]  # type: ignore
+ANSWER: dict[str, Any] = Answer.model_json_schema()["examples"][0]
 GOOD = json.dumps(ANSWER)
 Reply = tuple[int, dict[str, str], str]
 

@@ -13,7 +13,7 @@ import pytest
 from serving.answers import Answer
 from tests.end_to_end.terminal import run
 
-ANSWER: dict[str, Any] = Answer.model_config["json_schema_extra"]["examples"][0]  # type: ignore
+ANSWER: dict[str, Any] = Answer.model_json_schema()["examples"][0]
 TOGETHER = 4
 
 

@@ -128,7 +128,7 @@ def test_feedback_names_the_answer_that_was_wrong() -> None:
 
 
 def test_an_explanation_is_asked_for_of_a_label() -> None:
-    example: dict[str, Any] = Explained.model_config["json_schema_extra"]["examples"][0]  # type: ignore
+    example: dict[str, Any] = Explained.model_json_schema()["examples"][0]
     with server((200, {}, json.dumps(example))) as (url, asked), MailrayClient(url) as client:
         assert client.explain(MAIL, label="spam", top=3).top[0].text == "Claim"
         client.explain({"body": "Hi"})

@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from serving.feedback.record import Base
 from serving.feedback.store import ConflictError, Store, StoreError
 from tests.conftest import unused_port
-from tests.serving.records import record
+from tests.serving.records import crowd, record
 from tests.serving.test_feedback_killed import check, written_until_killed
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -121,24 +121,7 @@ def test_the_migrations_make_what_the_records_say(store: Store) -> None:
 def test_many_that_start_at_once_migrate_once(server: Server, store: Store) -> None:
     with store._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE feedback, feedback_version")
-    faults: list[Exception] = []
-
-    def work(number: int) -> None:
-        own = Store(server.url)
-        try:
-            for turn in range(10):
-                own.add(record(request_id=f"{number}-{turn}"))
-                own.add(record(request_id=f"all-{turn}"))
-        except Exception as error:
-            faults.append(error)
-        own.close()
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert crowd(server.url, 10) == []
     assert store.count() == 70
 
 

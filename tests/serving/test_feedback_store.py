@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -18,7 +17,7 @@ from alembic.migration import MigrationContext
 from serving.feedback.keeper import Keeper
 from serving.feedback.record import Base
 from serving.feedback.store import MIGRATIONS, ConflictError, Store, StoreError, feedback_url
-from tests.serving.records import AGREED, SAID, record
+from tests.serving.records import AGREED, SAID, crowd, record
 from tests.serving.twin import app_of, client_of
 from training.readers.columns import check_columns, mail_row
 from training.readers.piece import Piece
@@ -95,24 +94,7 @@ def test_the_migrations_make_what_the_records_say(store: Store) -> None:
 
 def test_many_stores_of_one_file_wait_for_each_other(store_url: str) -> None:
     """As replicas do that start at once and write at once."""
-    faults: list[Exception] = []
-
-    def work(number: int) -> None:
-        store = Store(store_url)
-        try:
-            for turn in range(15):
-                store.add(record(request_id=f"{number}-{turn}"))
-                store.add(record(request_id=f"all-{turn}"))
-        except Exception as error:
-            faults.append(error)
-        store.close()
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert crowd(store_url, 15) == []
     store = Store(store_url)
     assert store.count() == 6 * 15 + 15
     store.close()
