@@ -20,7 +20,12 @@ const show = (id, ...nodes) => {
   find(`#${id} > div`).replaceChildren(...nodes.flat(Infinity).filter((node) => node !== null));
   find(`#${id}`).hidden = false;
 };
-const hide = (...ids) => ids.forEach((id) => (find(`#${id}`).hidden = true));
+/** Hide sections; a mail that was shown in one does not stay behind. */
+const hide = (...ids) =>
+  ids.forEach((id) => {
+    find(`#${id}`).hidden = true;
+    find(`#${id} > div`)?.replaceChildren();
+  });
 const say = (text) => (find("#said").textContent = text);
 
 const stop = () => Object.values(tasks).forEach((task) => task.abort());

@@ -134,6 +134,24 @@ def test_the_keyboard_reaches_all_and_ctrl_enter_classifies(
     clean(browser, page_server)
 
 
+def test_what_is_cleared_or_asked_anew_leaves_nothing_of_the_mail_before(
+    browser: chromium.Chromium, page_server: Site
+) -> None:
+    paste(browser, SPAM)
+    reasoned(browser)
+    drop(browser, {"good.eml": HAM, "bad.eml": SPAM})
+    assert browser.value("document.querySelector('.mail')") is None
+    browser.until("document.querySelector('#said').textContent.includes('1 spam')")
+    browser.value("document.querySelector('#mails tbody button').click()")
+    reasoned(browser)
+    browser.value("document.querySelector('#clear').click()")
+    said = browser.value("document.querySelector('main').textContent")
+    assert "good.eml" not in said
+    assert "prize" not in said
+    assert browser.value("document.querySelector('#text').value") == ""
+    clean(browser, page_server)
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_a_hostile_mail_is_shown_and_does_nothing(
     browser: chromium.Chromium, page_server: Site, raw: bool
