@@ -1,4 +1,4 @@
-"""Forwards: the ways to run a bundle's model, and the choice of the fastest on this machine.
+"""Forwards: the ways to run a bundle's model (training/choice.py takes one).
 
     torch   PyTorch in bf16 or fp32, on the GPU where there is one
     onnx    ONNX Runtime on the CPU in fp32 or int8, of a bundle that `mailray export` has made
@@ -7,42 +7,24 @@ The wide part runs in PyTorch beside either: its n-grams are hashed and counted 
 anyhow, and what is left are some hundred multiplications.
 """
 
-import itertools
-import logging
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from training.bundle import Bundle, BundleError, OnnxPrecision
-from training.tensors import Reader
 from training.wide import Grams
 
-Runtime = Literal["auto", "torch", "onnx"]
-Precision = Literal["auto", "bf16", "fp32", "int8"]
-
-PROBES: Final = ((1, 0.25), (1, 1.0), (4, 1.0))
-"""What is timed: so many mails, of that share of the tokens that the encoder reads."""
-BUDGET_S: Final = 0.6
-"""Of timing, beside loading and a first forward of each; a round is always finished, and a second
-one begun unless the first took three times this long."""
-MARGIN: Final = 0.9
-"""A less exact forward must take this share of the time at most, or it is not worth it."""
 _CPU_TOKENS: Final = 8_192
 """The activations of a base model stay below 1 GiB."""
 _GPU_TOKENS: Final = 32_768
 """Mails/s of MiniLM on an H200: 11,500 by 8,192 tokens, 17,100 by 16,384, 21,300 by 32,768, 19,300
 by 65,536."""
-_MISSING: Final = "onnxruntime is not installed: pip install 'mailray[onnx]'"
-
-logger = logging.getLogger(__name__)
+MISSING: Final = "onnxruntime is not installed: pip install 'mailray[onnx]'"
 
 
 class Forward(Protocol):
@@ -60,14 +42,6 @@ class Forward(Protocol):
 
     def __call__(self, ids: Tensor, mask: Tensor | None, grams: Grams | None) -> Tensor:
         """Logits as `MailModel.forward` gives them, on the CPU."""
-
-
-class Choice(NamedTuple):
-    """The forward that was taken, and why."""
-
-    forward: Forward
-    measured: dict[str, float]
-    """Milliseconds of the probes for each candidate, as `onnx int8`; empty where there was one."""
 
 
 def bf16_pays() -> bool:
@@ -117,7 +91,7 @@ class OnnxForward:
 
     def __init__(self, bundle: Bundle, precision: OnnxPrecision) -> None:
         if not installed():
-            raise BundleError(_MISSING)
+            raise BundleError(MISSING)
         self.precision = precision
         self._sessions = _Sessions(partial(_session, bundle.onnx(precision)))
         self.wide = bundle.wide()
@@ -180,61 +154,6 @@ def _session(model: bytes, threads: int) -> Any:
     )
 
 
-def choose(
-    bundle: Bundle, reader: Reader, runtime: Runtime, precision: Precision, threads: int
-) -> Choice:
-    """The forward that is asked for; of several the fastest by a short measurement.
-
-    Raises:
-        BundleError: the bundle or this machine has none of that kind.
-    """
-    makers = candidates(bundle, runtime, precision)
-    if len(makers) == 1:
-        return Choice(makers[0](), {})
-    forwards = [make() for make in makers]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        choice = fastest(forwards, probes(reader, bundle.tokenizer().get_vocab_size()))
-    finally:
-        torch.set_num_threads(before)
-    told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in choice.measured.items())
-    logger.info("runtime %s: %s", called(choice.forward), told)
-    return choice
-
-
-def candidates(
-    bundle: Bundle, runtime: Runtime, precision: Precision
-) -> list[Callable[[], Forward]]:
-    """What can be loaded, the most exact first.
-
-    Raises:
-        BundleError: nothing.
-    """
-    found: list[Callable[[], Forward]] = []
-    if runtime in ("auto", "torch") and precision != "int8":
-        of_torch: Any = precision
-        if precision == "auto":
-            of_torch = "bf16" if bf16_pays() else "fp32"
-        found.append(lambda: TorchForward(bundle, of_torch))
-    # A GPU is ahead of any CPU: nothing has to be timed there.
-    if runtime == "onnx" or (runtime == "auto" and not (found and torch.cuda.is_available())):
-        kinds = sorted(export.precision for export in bundle.exports)  # fp32 before int8
-        if runtime == "auto" and found and kinds and not installed():
-            logger.warning("%s; its ONNX models are left unused", _MISSING)
-            kinds = []
-        for kind in kinds:
-            if precision in ("auto", kind):
-                found.append(lambda kind=kind: OnnxForward(bundle, kind))  # type: ignore[misc]
-    if not found:
-        has = ["torch bf16", "torch fp32", *(f"onnx {e.precision}" for e in bundle.exports)]
-        raise BundleError(
-            f"{bundle.path} has no runtime={runtime} with precision={precision}; it has "
-            f"{', '.join(has)}. `mailray export --runtime onnx [--int8]` makes others"
-        )
-    return found
-
-
 def installed() -> bool:
     """Whether there is an ONNX Runtime."""
     try:
@@ -242,55 +161,3 @@ def installed() -> bool:
     except ImportError:
         return False
     return True
-
-
-def called(forward: Forward) -> str:
-    """As `onnx int8`."""
-    return f"{forward.runtime} {forward.precision}"
-
-
-Probe = tuple[Tensor, Tensor | None, Grams | None]
-
-
-def probes(reader: Reader, vocabulary: int) -> list[Probe]:
-    """Made-up mails of typical lengths."""
-    chance = np.random.default_rng(0)
-    return [
-        reader([
-            chance.integers(0, vocabulary, max(2, round(reader.max_length * share))).tolist()
-            for _ in range(mails)
-        ])
-        for mails, share in PROBES
-    ]  # fmt: skip
-
-
-def fastest(
-    forwards: Sequence[Forward],
-    probes: Sequence[Probe],
-    clock: Callable[[], float] = time.perf_counter,
-) -> Choice:
-    """The fastest forward, where a less exact one, which comes later, has to be much faster.
-
-    The forwards take turns, so that other work on the machine slows all of them; the shortest time
-    of each probe counts.
-    """
-    for forward in forwards:
-        for probe in probes:
-            forward(*probe)  # what is set up at first
-    best = [[math.inf] * len(probes) for _ in forwards]
-    began = clock()
-    for rounds in itertools.count(1):
-        for forward, times in zip(forwards, best, strict=True):
-            for at, probe in enumerate(probes):
-                start = clock()
-                forward(*probe)
-                times[at] = min(times[at], clock() - start)
-        if clock() - began >= (BUDGET_S if rounds > 1 else 3 * BUDGET_S):
-            break
-    spent = [1000 * sum(times) for times in best]
-    chosen = 0
-    for at in range(1, len(forwards)):
-        if spent[at] <= MARGIN * spent[chosen]:
-            chosen = at
-    measured = {called(f): round(ms, 2) for f, ms in zip(forwards, spent, strict=True)}
-    return Choice(forwards[chosen], measured)

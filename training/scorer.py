@@ -9,15 +9,8 @@ import torch
 
 from training.bundle import Bundle
 from training.calibration import calibrated
-from training.forward import (
-    Choice,
-    Forward,
-    Precision,
-    Runtime,
-    TorchForward,
-    bf16_pays,
-    choose,
-)
+from training.choice import Choice, Precision, Runtime, choose
+from training.forward import Forward, TorchForward, bf16_pays
 from training.model import MailModel
 from training.tensors import Reader
 from training.tokenizing import encode

@@ -94,7 +94,7 @@ def _chosen(
         BundleError: the bundle has none such.
     """
     from serving import parts
-    from training.forward import candidates
+    from training.choice import candidates
     from training.scorer import Scorer
 
     candidates(bundle, runtime, precision)  # type: ignore[arg-type]

@@ -17,9 +17,10 @@ from serving.classifier import Classifier
 from training import export as exporting
 from training import graph
 from training.bundle import FILES, Bundle, BundleError, load, save
+from training.choice import MARGIN, choose, fastest
 from training.config import DataConfig, ModelConfig, TrainConfig
 from training.export import TOLERANCES, Tolerance, export
-from training.forward import MARGIN, _Sessions, choose, fastest
+from training.forward import _Sessions
 from training.graph import ExportError
 from training.model import build
 from training.operating import OperatingPoint
