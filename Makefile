@@ -71,7 +71,7 @@ lock: .venv/installed
 	@{ echo "# Every version that the tests ran with; made by \`make lock\`."; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 	@{ echo "# The image's packages and their hashes, PyTorch excepted; made by \`make lock\`."; \
-	  $(BIN)/pip-compile -q --generate-hashes --strip-extras --extra server --extra onnx --extra otel --build-deps-for wheel \
+	  $(BIN)/pip-compile -q --generate-hashes --strip-extras --extra server --extra onnx --extra openvino --extra otel --build-deps-for wheel \
 	    --unsafe-package torch --no-emit-options --no-annotate --no-header -c constraints.txt -o - \
 	    pyproject.toml | sed '/^$$/,$$d'; } > cluster/requirements.lock
 

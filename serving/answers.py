@@ -154,7 +154,7 @@ class Model(BaseModel):
     precision: str
     """`bf16`, `fp32` or `int8`"""
     runtime: str
-    """`torch` or `onnx`"""
+    """`torch`, `onnx` or `openvino`"""
     measured: dict[str, float]
     """Milliseconds that each runtime took at start, where there was a choice."""
 

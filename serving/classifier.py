@@ -7,12 +7,13 @@ classifier = Classifier(Path("bundle"))
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from serving.decision import Band, Decision, PointName
 from training.bundle import load
+from training.forward import PrecisionName, RuntimeName
 from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
 from training.scorer import Precision, Runtime, Scorer
@@ -54,8 +55,8 @@ class ModelInfo:
     """What the mail text has beyond the default."""
     max_length: int
     """Tokens of a mail that it reads, special tokens included."""
-    precision: Literal["bf16", "fp32", "int8"]
-    runtime: Literal["torch", "onnx"] = "torch"
+    precision: PrecisionName
+    runtime: RuntimeName = "torch"
     measured: dict[str, float] = field(default_factory=dict)
     """Milliseconds that each runtime took at start, where there was a choice."""
     bundle: Path | None = None

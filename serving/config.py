@@ -37,11 +37,11 @@ class ServeConfig(Section):
     """Processes that each hold the model."""
     cpus: int = Field(default=1, ge=1)
     """CPU cores, and so threads of the runtime, of each replica; one fits on any machine."""
-    runtime: Literal["auto", "torch", "onnx"] = "auto"
+    runtime: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     """`auto`: each replica times what the bundle has (`mailray export`), and takes the fastest."""
     precision: Literal["auto", "bf16", "fp32", "int8"] = "auto"
-    """`auto`: PyTorch has bf16 weights where the hardware computes in it and fp32 elsewhere; ONNX
-    Runtime takes the faster of fp32 and int8."""
+    """`auto`: PyTorch has bf16 weights where the hardware computes in it and fp32 elsewhere;
+    of exports the fastest is taken."""
     batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens that are scored together, padding included; a mail of more is scored alone. By default
     1,024 on a CPU, where more make each mail wait longer and hardly a forward faster, and 8,192 on

@@ -8,8 +8,8 @@
     model.safetensors    the weights, float32
     tokenizer.json       the tokenizer
     README.md            the model card (training/card.py)
-    model.fp32.onnx      if `mailray export` made them: the encoder and the head for ONNX Runtime;
-    model.int8.onnx      `exports` in bundle.json names them
+    model.*.onnx         if `mailray export` made any (`KINDS`): the encoder and the head as a graph
+                         for another runtime; `exports` in bundle.json names them
 
 Nothing is pickled, and a directory with any other file is refused. It is written beside its place
 and renamed, so it is whole or absent.
@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple
 
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -50,36 +50,62 @@ FILES = frozenset(
         "README.md",
     ]
 )
-EXPORTED = frozenset({"model.fp32.onnx", "model.int8.onnx"})
-"""What `mailray export` may add."""
 
 
 class BundleError(ValueError):
     """A directory is no bundle that this version can use; the message says why."""
 
 
-OnnxPrecision = Literal["fp32", "int8"]
+GraphRuntime = Literal["onnx", "openvino"]
+GraphPrecision = Literal["fp32", "int8"]
+
+
+class Kind(NamedTuple):
+    """What an export is for."""
+
+    runtime: GraphRuntime
+    precision: GraphPrecision
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision}"
+
+    @property
+    def file(self) -> str:
+        """Its name in the bundle."""
+        of = "" if self.runtime == "onnx" else f".{self.runtime}"
+        return f"model.{self.precision}{of}.onnx"
+
+
+KINDS: Final = (Kind("onnx", "fp32"), Kind("openvino", "int8"), Kind("onnx", "int8"))
+"""What `mailray export` may add, the most exact first."""
+EXPORTED = frozenset(kind.file for kind in KINDS)
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxExport:
-    """The encoder and the head once more, for ONNX Runtime."""
+class Export:
+    """The encoder and the head once more, as a graph."""
 
-    precision: OnnxPrecision
+    precision: GraphPrecision
     sha256: str
     bytes: int
     check: dict[str, Any] | None = None
     """How far its scores are from those of PyTorch in fp32, as `training.export.difference` gives
     it; None where nobody has looked."""
+    runtime: GraphRuntime = "onnx"
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(OnnxPrecision):
-            raise ValueError(f"an export of precision {self.precision!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"an export for {str(self.kind)!r}")
+
+    @property
+    def kind(self) -> Kind:
+        """What it is for."""
+        return Kind(self.runtime, self.precision)
 
     @property
     def file(self) -> str:
         """Its name in the bundle."""
-        return f"model.{self.precision}.onnx"
+        return self.kind.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +139,8 @@ class Bundle:
     which a mail has, the second alone."""
     provenance: dict[str, str] = field(default_factory=dict)
     """As `training.provenance` gives it, and the SHA-256 of the checkpoint's `weights`."""
-    exports: tuple[OnnxExport, ...] = ()
-    """What it has for ONNX Runtime."""
+    exports: tuple[Export, ...] = ()
+    """What it has beside PyTorch's weights."""
     reference: Reference | None = None
     """What mail looks like to it, for who asks whether other mail still does; None of a bundle that
     was made by a mailray that did not keep it."""
@@ -158,13 +184,13 @@ class Bundle:
         facts = json.loads((self.path / "encoder.json").read_text("utf-8"))
         return int(facts.get("pad_token_id") or 0)
 
-    def onnx(self, precision: OnnxPrecision) -> bytes:
-        """The ONNX model of a precision that `exports` has.
+    def graph(self, kind: Kind) -> bytes:
+        """The ONNX file of a kind that `exports` has.
 
         Raises:
             BundleError: the file is not the one that was exported.
         """
-        [export] = [export for export in self.exports if export.precision == precision]
+        [export] = [export for export in self.exports if export.kind == kind]
         content = (self.path / export.file).read_bytes()
         if hashlib.sha256(content).hexdigest() != export.sha256:
             raise BundleError(
@@ -232,7 +258,7 @@ def load(path: Path) -> Bundle:
             epochs=tuple(dict(row) for row in facts.get("epochs", ())),
             curves=dict(facts.get("curves", {})),
             provenance=dict(facts.get("provenance", {})),
-            exports=tuple(OnnxExport(**export) for export in facts.get("exports", ())),
+            exports=tuple(Export(**export) for export in facts.get("exports", ())),
             reference=Reference.read(known) if (known := facts.get("reference")) else None,
         )
     except BundleError:

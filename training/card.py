@@ -246,6 +246,7 @@ def _runtimes(bundle: "Bundle") -> list[str]:
     """What it has beside PyTorch, and how far that is from it."""
     if not bundle.exports:
         return []
+    called = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
     rows = []
     for export in bundle.exports:
         check = export.check
@@ -253,12 +254,13 @@ def _runtimes(bundle: "Bundle") -> list[str]:
             f"{check['mails']:,}", f"{check['largest']:.2g}", f"{check['mean']:.2g}",
             str(max([check["changed"], *check["points"].values()])),
         )  # fmt: skip
-        rows.append((f"ONNX {export.precision}", f"{export.bytes / 1e6:,.1f}", *row))
+        name = f"{called[export.runtime]} {export.precision}"
+        rows.append((name, f"{export.bytes / 1e6:,.1f}", *row))
     heads = ("runtime", "MB", "held-out mails", "largest difference", "mean", "verdicts changed")
     return [
         "## Runtimes",
-        "PyTorch, and ONNX Runtime on a CPU. The differences are of calibrated probabilities from "
-        "those of PyTorch in fp32; the figures above are PyTorch's.",
+        "PyTorch, and those that stand here, on a CPU. The differences are of calibrated "
+        "probabilities from those of PyTorch in fp32; the figures above are PyTorch's.",
         _table(heads, rows),
     ]
 

@@ -5,19 +5,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.bundle import Bundle, BundleError
-from training.forward import MISSING, Forward, OnnxForward, TorchForward, bf16_pays, installed
+from training.bundle import KINDS, Bundle, BundleError, GraphRuntime
+from training.forward import Forward, GraphForward, TorchForward, bf16_pays, missing
 from training.tensors import Reader
 from training.wide import Grams
 
-Runtime = Literal["auto", "torch", "onnx"]
+Runtime = Literal["auto", "torch", "onnx", "openvino"]
 Precision = Literal["auto", "bf16", "fp32", "int8"]
+RUNTIMES: Final[tuple[Runtime, ...]] = get_args(Runtime)
+GRAPHS: Final[tuple[GraphRuntime, ...]] = get_args(GraphRuntime)
 
 PROBES: Final = ((1, 0.25), (1, 1.0), (4, 1.0))
 """What is timed: so many mails, of that share of the tokens that the encoder reads."""
@@ -76,21 +79,35 @@ def candidates(
             of_torch = "bf16" if bf16_pays() else "fp32"
         found.append(lambda: TorchForward(bundle, of_torch))
     # A GPU is ahead of any CPU: nothing has to be timed there.
-    if runtime == "onnx" or (runtime == "auto" and not (found and torch.cuda.is_available())):
-        kinds = sorted(export.precision for export in bundle.exports)  # fp32 before int8
-        if runtime == "auto" and found and kinds and not installed():
-            logger.warning("%s; its ONNX models are left unused", MISSING)
-            kinds = []
-        for kind in kinds:
-            if precision in ("auto", kind):
-                found.append(lambda kind=kind: OnnxForward(bundle, kind))  # type: ignore[misc]
+    if not (found and torch.cuda.is_available()):
+        found += _graphs(bundle, runtime, precision, needed=not found)
     if not found:
-        has = ["torch bf16", "torch fp32", *(f"onnx {e.precision}" for e in bundle.exports)]
+        has = ["torch bf16", "torch fp32", *(str(export.kind) for export in bundle.exports)]
         raise BundleError(
             f"{bundle.path} has no runtime={runtime} with precision={precision}; it has "
-            f"{', '.join(has)}. `mailray export --runtime onnx [--int8]` makes others"
+            f"{', '.join(has)}. `mailray export --runtime {'|'.join(GRAPHS)}` makes others"
         )
     return found
+
+
+def _graphs(
+    bundle: Bundle, runtime: Runtime, precision: Precision, *, needed: bool
+) -> list[Callable[[], Forward]]:
+    """Those of its exports that are asked for; where others will do, only those that run here."""
+    exported = {export.kind for export in bundle.exports}
+    kinds = [
+        kind
+        for kind in KINDS
+        if kind in exported
+        and runtime in ("auto", kind.runtime)
+        and precision in ("auto", kind.precision)
+    ]
+    faults = {kind: fault for kind in kinds if (fault := missing(kind.runtime))}
+    if runtime == "auto" and not (needed and len(faults) == len(kinds)):
+        for fault in sorted(set(faults.values())):
+            logger.warning("%s; what the model has for it is left unused", fault)
+        kinds = [kind for kind in kinds if kind not in faults]
+    return [partial(GraphForward, bundle, kind) for kind in kinds]
 
 
 def called(forward: Forward) -> str:

@@ -1,38 +1,48 @@
 """An export: a bundle that has its model for another runtime too, if that scores as it should.
 
 mailray export MODEL --runtime onnx [--int8] [--out DIR]
+mailray export MODEL --runtime openvino [--out DIR]
 
 The scores of mails that the model has not learned from are compared with PyTorch's in fp32; one
 that differs by more than TOLERANCES is not written. Measured on the 605 SpamAssassin test mails of
-`spam-minilm`: fp32 differs by 2e-7 at most and 8e-10 on average, int8 by 0.016 and 0.0002, and no
-verdict changes. PyTorch's own bf16 differs by 0.0005 and 6e-6. The tolerances leave int8 six times
-that and more, since models differ, and fp32 only rounding.
+`spam-minilm`: fp32 differs by 2e-7 at most and 8e-10 on average, ONNX Runtime's int8 by 0.016 and
+0.0002, and no verdict changes. PyTorch's own bf16 differs by 0.0005 and 6e-6. The tolerances leave
+int8 six times that and more, since models differ, and fp32 only rounding.
 """
 
 import hashlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from training.bundle import FILES, Bundle, BundleError, OnnxExport, OnnxPrecision, load
+from training.bundle import FILES, Bundle, BundleError, Export, GraphPrecision, Kind, load
 from training.card import card
 from training.config import TrainConfig
 from training.evaluation import data_of
-from training.graph import ExportError, require, write_fp32, write_int8
+from training.graph import (
+    ExportError,
+    require,
+    write_dynamic_int8,
+    write_fp32,
+    write_static_int8,
+)
 from training.home import Home
-from training.pairs import Side, allowed
+from training.pairs import Side, allowed, same
 from training.schema import read_yaml, validate
 from training.scorer import Scorer
 from training.sources import SourceError
 from training.stages import Stages
+from training.tensors import Reader
 
 MAILS: Final = 1_000
 """Held-out mails that are scored at most, drawn evenly."""
+FITTED: Final = 100
+"""Mails that OpenVINO's ranges are fitted on at most; 64 and 200 give the same differences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +57,28 @@ class Tolerance:
     """The share of mails whose verdict changes, by labels or at an operating point."""
 
 
-TOLERANCES: Final[dict[OnnxPrecision, Tolerance]] = {
+TOLERANCES: Final[dict[GraphPrecision, Tolerance]] = {
     "fp32": Tolerance(largest=1e-4, mean=1e-6, changed=0.0),
     "int8": Tolerance(largest=0.1, mean=2e-3, changed=5e-3),
 }
 
 
-def held_out(
-    bundle: Bundle, home: Home, stages: Stages, source: str | None, split: Side
-) -> list[list[int]]:
-    """The tokens of mails that the model has not learned from.
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Tokens of mails for an export."""
+
+    check: list[list[int]]
+    """That its scores are compared on: the model has not learned from them."""
+    fit: list[list[int]]
+    """That its ranges are fitted on, where it has any; none of `check`."""
+
+
+def sample(
+    bundle: Bundle, home: Home, stages: Stages, source: str | None, split: Side, *, fit: bool
+) -> Sample:
+    """Mails to check an export on and, if asked, to fit it on.
+
+    It is fitted on those that the model has learned from; every third of another source.
 
     Raises:
         SourceError: there are none here.
@@ -71,47 +93,61 @@ def held_out(
         raise SourceError(
             f"{of} has no {split} mail that {bundle.path} may be asked about; {remedy}"
         )
-    even = rows[np.unique(np.linspace(0, len(rows) - 1, min(MAILS, len(rows))).astype(np.int64))]
-    tokens: list[list[int]] = mails.cache.table()["tokens"].take(even).to_pylist()
-    return tokens
+    fitted = rows[:0]
+    if fit and (source is None or same(source, data_of(bundle).source)):
+        fitted = mails.on("train")
+    elif fit:
+        fitted, rows = rows[::3], np.delete(rows, np.s_[::3])
+        if not len(rows):
+            raise SourceError(f"{source} has 1 mail; one to fit on and one to check on are needed")
+    tokens = mails.cache.table()["tokens"]
+    return Sample(
+        check=tokens.take(_even(rows, MAILS)).to_pylist(),
+        fit=tokens.take(_even(fitted, FITTED)).to_pylist(),
+    )
+
+
+def _even(rows: np.ndarray, most: int) -> np.ndarray:
+    at = np.linspace(0, len(rows) - 1, min(most, len(rows)))
+    return rows[np.unique(at.astype(np.int64))]
 
 
 def export(
     bundle: Bundle,
     out: Path,
-    precision: OnnxPrecision,
-    tokens: Sequence[list[int]] | None,
+    kind: Kind,
+    sample: Sample | None,
     stages: Stages,
     tolerance: Tolerance | None = None,
 ) -> Bundle:
-    """Write at `out` a copy of a bundle that has an ONNX model of this precision too.
+    """Write at `out` a copy of a bundle that has a graph of this kind too.
 
-    `tokens` are those of held-out mails, None for no check. What stands at `out` is replaced as a
+    A `sample` of None is for no check, and not for OpenVINO. What stands at `out` is replaced as a
     whole, and only by a model that is within tolerance.
 
     Raises:
         ExportError: the model cannot be exported, or scores otherwise.
         BundleError: `out` is a directory of something else.
     """
-    require()
+    require(kind.runtime)
     if out.exists() and not (out / "bundle.json").is_file():
         raise BundleError(f"{out} is there and no model bundle; name another directory with --out")
     new = out.absolute().with_name(f".{out.name}-{uuid.uuid4().hex[:8]}")
     new.mkdir(parents=True)
     try:
-        for name in [*sorted(FILES), *(e.file for e in bundle.exports if e.precision != precision)]:
+        for name in [*sorted(FILES), *(e.file for e in bundle.exports if e.kind != kind)]:
             shutil.copyfile(bundle.path / name, new / name)
         with stages.stage("export") as stage:
-            stage.update(f"onnx {precision}")
-            made = _written(replace(bundle, path=new), precision)
-            stage.update(f"onnx {precision}, {made.exports[-1].bytes / 1e6:,.1f} MB")
-        if tokens is not None:
+            stage.update(str(kind))
+            made = _written(replace(bundle, path=new), kind, sample)
+            stage.update(f"{kind}, {made.exports[-1].bytes / 1e6:,.1f} MB")
+        if sample is not None:
             with stages.stage("check") as stage:
-                stage.update(f"{len(tokens):,} held-out mails")
-                check = difference(made, precision, tokens)
+                stage.update(f"{len(sample.check):,} held-out mails")
+                check = difference(made, kind, sample.check)
                 stage.update(told(check))
-            if fault := beyond(check, tolerance or TOLERANCES[precision]):
-                raise ExportError(f"onnx {precision} is not written: {fault}")
+            if fault := beyond(check, tolerance or TOLERANCES[kind.precision]):
+                raise ExportError(f"{kind} is not written: {fault}")
             made = replace(
                 made, exports=(*made.exports[:-1], replace(made.exports[-1], check=check))
             )
@@ -124,9 +160,7 @@ def export(
     return load(out)
 
 
-def difference(
-    bundle: Bundle, precision: OnnxPrecision, tokens: Sequence[list[int]]
-) -> dict[str, Any]:
+def difference(bundle: Bundle, kind: Kind, tokens: Sequence[list[int]]) -> dict[str, Any]:
     """How far an export's scores of some mails are from those of PyTorch in fp32.
 
     `largest` and `mean` are of the absolute differences of calibrated probabilities, over mails and
@@ -134,7 +168,7 @@ def difference(
     operating point's threshold.
     """
     exact = Scorer(bundle, "fp32", "torch").score(tokens)
-    other = Scorer(bundle, precision, "onnx").score(tokens)
+    other = Scorer(bundle, kind.precision, kind.runtime).score(tokens)
     apart = np.abs(exact.astype(np.float64) - other)
     labels = bundle.label_set
     changed = labels.guess(exact) != labels.guess(other)
@@ -177,20 +211,32 @@ def beyond(check: dict[str, Any], tolerance: Tolerance) -> str:
     return "; ".join(faults)
 
 
-def _written(bundle: Bundle, precision: OnnxPrecision) -> Bundle:
+def _written(bundle: Bundle, kind: Kind, sample: Sample | None) -> Bundle:
     """The bundle, with the file of an export in its directory, unchecked."""
-    file = bundle.path / f"model.{precision}.onnx"
-    if precision == "fp32":
-        write_fp32(bundle, file)
-    else:
-        whole = bundle.path / ".whole.onnx"
-        write_fp32(bundle, whole)
-        write_int8(whole, file)
+    file = bundle.path / kind.file
+    whole = file if kind.precision == "fp32" else bundle.path / ".whole.onnx"
+    write_fp32(bundle, whole)
+    if kind.runtime == "openvino":
+        assert sample is not None, "ranges are fitted on mails"
+        write_static_int8(whole, file, _inputs(bundle, sample.fit))
+    elif kind.precision == "int8":
+        write_dynamic_int8(whole, file)
+    if whole != file:
         whole.unlink()
     content = file.read_bytes()
-    made = OnnxExport(precision, hashlib.sha256(content).hexdigest(), len(content))
-    others = [export for export in bundle.exports if export.precision != precision]
+    made = Export(
+        kind.precision, hashlib.sha256(content).hexdigest(), len(content), runtime=kind.runtime
+    )
+    others = [export for export in bundle.exports if export.kind != kind]
     return replace(bundle, exports=(*others, made))
+
+
+def _inputs(bundle: Bundle, mails: Sequence[list[int]]) -> Iterator[dict[str, np.ndarray]]:
+    """What the graph reads of each mail."""
+    reader = Reader(bundle.filler(), bundle.max_length, bundle.keep_head, buckets=0)
+    for mail in mails:
+        ids, _, _ = reader([mail])
+        yield {"ids": ids.numpy(), "mask": np.ones_like(ids.numpy())}
 
 
 def _put(new: Path, out: Path) -> None:

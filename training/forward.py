@@ -1,22 +1,26 @@
 """Forwards: the ways to run a bundle's model (training/choice.py takes one).
 
-    torch   PyTorch in bf16 or fp32, on the GPU where there is one
-    onnx    ONNX Runtime on the CPU in fp32 or int8, of a bundle that `mailray export` has made
+    torch       PyTorch in bf16 or fp32, on the GPU where there is one
+    onnx        ONNX Runtime on the CPU in fp32 or int8, of a bundle that `mailray export` has made
+    openvino    OpenVINO on the CPU in int8, of such a bundle
 
-The wide part runs in PyTorch beside either: its n-grams are hashed and counted outside of a graph
+The wide part runs in PyTorch beside any: its n-grams are hashed and counted outside of a graph
 anyhow, and what is left are some hundred multiplications.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from threading import Lock
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from training.bundle import Bundle, BundleError, OnnxPrecision
+from training.bundle import Bundle, BundleError, GraphRuntime, Kind
 from training.wide import Grams
 
 _CPU_TOKENS: Final = 8_192
@@ -24,17 +28,19 @@ _CPU_TOKENS: Final = 8_192
 _GPU_TOKENS: Final = 32_768
 """Mails/s of MiniLM on an H200: 11,500 by 8,192 tokens, 17,100 by 16,384, 21,300 by 32,768, 19,300
 by 65,536."""
-MISSING: Final = "onnxruntime is not installed: pip install 'mailray[onnx]'"
+
+RuntimeName = Literal["torch", "onnx", "openvino"]
+PrecisionName = Literal["bf16", "fp32", "int8"]
 
 
 class Forward(Protocol):
     """A model that is ready to run."""
 
     @property
-    def runtime(self) -> Literal["torch", "onnx"]: ...
+    def runtime(self) -> RuntimeName: ...
 
     @property
-    def precision(self) -> Literal["bf16", "fp32", "int8"]: ...
+    def precision(self) -> PrecisionName: ...
 
     @property
     def batch_tokens(self) -> int:
@@ -77,23 +83,23 @@ class TorchForward:
         return logits.cpu()
 
 
-class OnnxForward:
-    """ONNX Runtime on the CPU, with as many threads as PyTorch has where it is called.
+class GraphForward:
+    """A graph on the CPU, with as many threads as PyTorch has where it is called.
 
     Raises:
-        BundleError: onnxruntime is not installed, or the file is damaged or of another model.
+        BundleError: its runtime is not installed, or the file is damaged or of another model.
     """
 
-    runtime: Literal["onnx"] = "onnx"
     batch_tokens = 1_024
-    """What caches hold of the activations: MiniLM in int8, mails of 128 tokens, on one thread,
-    takes 12.5 ms a mail by fours, 13.7 by sixteens and 15.5 by 64."""
+    """What caches hold of the activations: MiniLM in int8, mails of 128 tokens, on one thread of
+    ONNX Runtime, takes 12.5 ms a mail by fours, 13.7 by sixteens and 15.5 by 64."""
 
-    def __init__(self, bundle: Bundle, precision: OnnxPrecision) -> None:
-        if not installed():
-            raise BundleError(MISSING)
-        self.precision = precision
-        self._sessions = _Sessions(partial(_session, bundle.onnx(precision)))
+    def __init__(self, bundle: Bundle, kind: Kind) -> None:
+        if fault := missing(kind.runtime):
+            raise BundleError(fault)
+        self.runtime, self.precision = kind
+        make = partial(_onnx if kind.runtime == "onnx" else _openvino, bundle.graph(kind))
+        self._sessions = _Sessions(make, shared=kind.runtime == "onnx")
         self.wide = bundle.wide()
 
     @torch.inference_mode()
@@ -101,42 +107,47 @@ class OnnxForward:
         """Logits as `MailModel.forward` gives them, on the CPU."""
         whole = torch.ones_like(ids) if mask is None else mask
         with self._sessions.of(torch.get_num_threads()) as session:
-            [found] = session.run(None, {"ids": ids.numpy(), "mask": whole.numpy()})
-        logits: Tensor = torch.from_numpy(found)
+            logits = torch.from_numpy(session({"ids": ids.numpy(), "mask": whole.numpy()}))
         if self.wide is not None:
             assert grams is not None, "a wide part reads n-grams"
             logits = logits + self.wide(grams)
         return logits
 
 
+Session = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""From a graph's inputs to its logits."""
+
+
 class _Sessions:
     """Sessions of one model by their number of threads, made when they are needed.
 
-    A session's threads are a pool of its own, in which forwards at once stand in each other's way:
-    one with several serves one caller at a time. One without a pool serves them all.
+    A session serves one caller at a time: its threads are a pool of its own, in which forwards at
+    once stand in each other's way. `shared`: one without a pool serves all callers.
     """
 
-    def __init__(self, make: Callable[[int], Any]) -> None:
+    def __init__(self, make: Callable[[int], Session], *, shared: bool) -> None:
         self._make = make
-        self._idle: dict[int, list[Any]] = {}
+        self._shared = shared
+        self._idle: dict[int, list[Session]] = {}
         self._lock = Lock()
 
     @contextmanager
-    def of(self, threads: int) -> Iterator[Any]:
+    def of(self, threads: int) -> Iterator[Session]:
         """One with so many threads, for as long as the block runs."""
+        kept = self._shared and threads == 1
         with self._lock:
             idle = self._idle.setdefault(threads, [])
             if not idle:
                 idle.append(self._make(threads))
-            session = idle[0] if threads == 1 else idle.pop()
+            session = idle[0] if kept else idle.pop()
         try:
             yield session
         finally:
-            if threads > 1:
+            if not kept:
                 idle.append(session)
 
 
-def _session(model: bytes, threads: int) -> Any:
+def _onnx(model: bytes, threads: int) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -145,19 +156,39 @@ def _session(model: bytes, threads: int) -> Any:
     # Between two forwards the cores belong to the tokenizer and the API.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
+    session = onnxruntime.InferenceSession(
         model,
         options,
         providers=["CPUExecutionProvider"],
         # Its fused kernel takes five times as long as the two that it stands for.
         disabled_optimizers=["SkipLayerNormFusion"],
     )
+    return lambda inputs: session.run(None, inputs)[0]
 
 
-def installed() -> bool:
-    """Whether there is an ONNX Runtime."""
+def _openvino(model: bytes, threads: int) -> Session:
+    """What is not int8 in the graph is computed in bf16 where the hardware does."""
+    silence_openvino()
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+    request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
+    # The next forward writes where this one did.
+    return lambda inputs: request.infer(inputs, share_inputs=True)[0].copy()
+
+
+def silence_openvino() -> None:
+    """Keep it from telling its makers that it was imported; call it before."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+def missing(runtime: GraphRuntime) -> str:
+    """What to install for a runtime; empty where it is there."""
+    silence_openvino()
+    module = {"onnx": "onnxruntime", "openvino": "openvino"}[runtime]
     try:
-        import onnxruntime  # noqa: F401
+        import_module(module)
     except ImportError:
-        return False
-    return True
+        return f"{module} is not installed: pip install 'mailray[{runtime}]'"
+    return ""

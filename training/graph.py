@@ -1,24 +1,31 @@
-"""Graphs: a model's encoder and head as ONNX, in fp32 and with int8 weights.
+"""Graphs: a model's encoder and head as ONNX, in fp32 and in int8 of two kinds.
 
 Inputs `ids` and `mask` are int64 [mails, tokens], both of any size; output `logits` is float32
 [mails, logits]. The wide part is not among them (training/forward.py).
 
-int8 is ONNX Runtime's dynamic quantization: weights per channel, once, to 7 of the 8 bits, since
-two products of more overflow on a CPU without VNNI, where a model would then score otherwise;
-activations per forward. Attention's products, which have no weights, and the head stay fp32.
+Weights become int8 per channel, once, to 7 of the 8 bits, since two products of more overflow on a
+CPU without VNNI, where a model would then score otherwise.
+
+    for ONNX Runtime    its dynamic quantization: activations are measured in each forward;
+                        attention's products, which have no weights, and the head stay fp32
+    for OpenVINO        NNCF's static quantization: activations have ranges that are fitted on some
+                        mails, after their outliers are smoothed into the weights (SmoothQuant)
 """
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.bundle import Bundle
+from training.bundle import Bundle, GraphRuntime
+from training.forward import silence_openvino
 
 _MOST_BYTES: Final = 2_000_000_000
 """What one protobuf message can hold."""
@@ -46,18 +53,23 @@ class _Graph(nn.Module):
         return logits
 
 
-def require() -> None:
-    """Refuse where what makes graphs is not installed.
+def require(runtime: GraphRuntime) -> None:
+    """Refuse where what makes and runs graphs for it is not installed.
 
     Raises:
         ExportError: with what to install.
     """
+    silence_openvino()
+    modules, extras = ["onnx", "onnxruntime", "onnxscript"], "onnx"
+    if runtime == "openvino":
+        modules, extras = [*modules, "openvino", "nncf"], "onnx,openvino"
     try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
+        for module in modules:
+            import_module(module)
     except ImportError as error:
-        raise ExportError(f"{error.name} is not installed: pip install 'mailray[onnx]'") from error
+        raise ExportError(
+            f"{error.name} is not installed: pip install 'mailray[{extras}]'"
+        ) from error
 
 
 def write_fp32(bundle: Bundle, file: Path) -> None:
@@ -94,8 +106,8 @@ def write_fp32(bundle: Bundle, file: Path) -> None:
         ) from error
 
 
-def write_int8(fp32: Path, file: Path) -> None:
-    """Write the graph in `fp32` with int8 weights."""
+def write_dynamic_int8(fp32: Path, file: Path) -> None:
+    """Write the graph in `fp32` in int8 for ONNX Runtime."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():
@@ -103,6 +115,26 @@ def write_int8(fp32: Path, file: Path) -> None:
             fp32, file, op_types_to_quantize=list(_QUANTIZED), per_channel=True, reduce_range=True,
             weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True},
         )  # fmt: skip
+
+
+def write_static_int8(fp32: Path, file: Path, mails: Iterable[dict[str, np.ndarray]]) -> None:
+    """Write the graph in `fp32` in int8 for OpenVINO; `mails` are inputs to fit its ranges on."""
+    silence_openvino()
+    import nncf
+    import onnx
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+    inputs = list(mails)
+    with _quiet():
+        graph = nncf.quantize(
+            onnx.load(fp32),
+            nncf.Dataset(inputs),
+            subset_size=len(inputs),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,  # of activations on both sides of 0, or not
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+        )
+        onnx.save(graph, file)
 
 
 @contextmanager

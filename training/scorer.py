@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ import torch
 from training.bundle import Bundle
 from training.calibration import calibrated
 from training.choice import Choice, Precision, Runtime, choose
-from training.forward import Forward, TorchForward, bf16_pays
+from training.forward import Forward, PrecisionName, RuntimeName, TorchForward, bf16_pays
 from training.model import MailModel
 from training.tensors import Reader
 from training.tokenizing import encode
@@ -48,12 +47,12 @@ class Scorer:
         return self._choice.forward
 
     @property
-    def runtime(self) -> Literal["torch", "onnx"]:
+    def runtime(self) -> RuntimeName:
         """Of `forward`."""
         return self.forward.runtime
 
     @property
-    def precision(self) -> Literal["bf16", "fp32", "int8"]:
+    def precision(self) -> PrecisionName:
         """Of `forward`."""
         return self.forward.precision
 

@@ -78,7 +78,7 @@ def _uploaded(mlflow: Any, bundle: Bundle, run_id: str, name: str) -> str:
         mlflow.create_registered_model(name)
     tags = {"roc_auc": repr(_roc_auc(bundle)), "run": bundle.version}
     if bundle.exports:
-        tags["exports"] = " ".join(f"onnx-{export.precision}" for export in bundle.exports)
+        tags["exports"] = " ".join("-".join(export.kind) for export in bundle.exports)
     return str(mlflow.create_model_version(name, source, run_id, tags=tags).version)
 
 

@@ -46,7 +46,9 @@ def evaluate(
         bool, typer.Option("--robustness", help="Under each disguise of spammers too.")
     ] = False,
     precision: Annotated[str, typer.Option(help="auto, bf16, fp32 or int8.")] = "auto",
-    runtime: Annotated[str, typer.Option(help="torch, onnx, or auto: the fastest here.")] = "torch",
+    runtime: Annotated[
+        str, typer.Option(help="torch, onnx, openvino, or auto: the fastest here.")
+    ] = "torch",
     workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 2,
     address: Address = None,
     json_output: Json = False,
@@ -142,7 +144,7 @@ def located(model: str) -> Path:
 
 
 PRECISIONS = ("auto", "bf16", "fp32", "int8")
-RUNTIMES = ("auto", "torch", "onnx")
+RUNTIMES = ("auto", "torch", "onnx", "openvino")
 
 SLICES_SHOWN = 20
 """On a terminal; `--json` has them all."""

@@ -114,7 +114,7 @@ def classify(
         str, typer.Option(help="auto, bf16, fp32 or int8; without --url.")
     ] = "auto",
     runtime: Annotated[
-        str, typer.Option(help="auto (the fastest here), torch or onnx; without --url.")
+        str, typer.Option(help="auto (the fastest here), torch, onnx or openvino; without --url.")
     ] = "auto",
     operating_point: Annotated[
         str, typer.Option(help="auto, strict, balanced, lenient or none; without --url.")

@@ -1,9 +1,9 @@
-"""PyTorch in bf16 and fp32 against ONNX Runtime in fp32 and int8: size, speed, and what changes.
+"""PyTorch in bf16 and fp32, ONNX Runtime in fp32 and int8, OpenVINO in int8: size, speed, changes.
 
     PYTHONPATH=. python -m tests.bench.runtime_table HOME BUNDLE [--mails 605] [--rounds 5]
 
-HOME is a MAILRAY_HOME whose corpora the bundle was trained on; BUNDLE has both exports, or none: it
-is exported into a scratch directory then. The mails are those of its test side. All runtimes take
+HOME is a MAILRAY_HOME whose corpora the bundle was trained on; what BUNDLE has no export for is
+exported into a scratch directory first. The mails are those of its test side. All runtimes take
 turns in one process with as many threads as there are CPUs; the shortest time of each counts. `one`
 is the mean over mails of every length scored alone, tokenization left out; `batch` are all the
 mails in one call. Prints a table, and one JSON line last.
@@ -23,9 +23,9 @@ import numpy as np
 import ray
 import torch
 
-from training.bundle import Bundle, load
+from training.bundle import KINDS, Bundle, Kind, load
 from training.evaluation import Scored, data_of
-from training.export import export
+from training.export import Sample, export, sample
 from training.home import Home
 from training.mails import survey
 from training.provenance import provenance
@@ -33,7 +33,7 @@ from training.scorer import Precision, Runtime, Scorer
 from training.stages import Quiet
 
 RUNTIMES: Final[tuple[tuple[Runtime, Precision], ...]] = (
-    ("torch", "bf16"), ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "int8"),
+    ("torch", "bf16"), ("torch", "fp32"), ("onnx", "fp32"), ("onnx", "int8"), ("openvino", "int8"),
 )  # fmt: skip
 _ALONE: Final = 40
 """Mails that are scored one by one."""
@@ -49,11 +49,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     bundle = load(asked.bundle)
-    tokens, truth, ids, facts = _test_mails(bundle, Home(asked.home), asked.mails)
+    some, tokens, truth, ids, facts = _mails(bundle, Home(asked.home), asked.mails)
     with tempfile.TemporaryDirectory() as scratch:
-        for precision in ("fp32", "int8"):
-            if precision not in {made.precision for made in bundle.exports}:
-                bundle = export(bundle, Path(scratch, "bundle"), precision, None, Quiet())
+        for kind in {*KINDS} - {made.kind for made in bundle.exports}:
+            bundle = export(bundle, Path(scratch, "bundle"), kind, some, Quiet())
         load_before = os.getloadavg()[0]
         rows = _measured(bundle, tokens, truth, ids, asked.rounds, asked.threads)
     for row in rows:
@@ -65,19 +64,27 @@ def main() -> None:
     }))  # fmt: skip
 
 
-def _test_mails(
+def _mails(
     bundle: Bundle, home: Home, most: int
-) -> tuple[list[list[int]], np.ndarray, list[str], dict[str, str]]:
+) -> tuple[Sample, list[list[int]], np.ndarray, list[str], dict[str, str]]:
+    """What exports are made with, and the test mails' tokens, truth and ids."""
     ray.init(num_cpus=2, logging_level=logging.ERROR, log_to_driver=False)
     try:
         mails, _ = survey(data_of(bundle), bundle.tokenizer(), home, Quiet())
+        for_export = sample(bundle, home, Quiet(), None, "test", fit=True)
     finally:
         ray.shutdown()  # its processes would be measured too
     rows = mails.on("test")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
     table = mails.cache.table().select(["id", "tokens"]).take(rows)
     truth = bundle.label_set.truth(mails.labels[rows])
-    return table["tokens"].to_pylist(), truth, table["id"].to_pylist(), provenance(mails)
+    return (
+        for_export,
+        table["tokens"].to_pylist(),
+        truth,
+        table["id"].to_pylist(),
+        provenance(mails),
+    )
 
 
 def _measured(
@@ -106,7 +113,9 @@ def _measured(
         scored = Scored(labels, ids, truth, found[at])
         report = scored.report(bundle.points)
         apart = np.abs(found[at].astype(np.float64) - exact)
-        name = "model.safetensors" if runtime == "torch" else f"model.{precision}.onnx"
+        name = "model.safetensors"
+        if runtime != "torch":
+            name = Kind(runtime, precision).file  # type: ignore[arg-type]
         rows.append({
             "runtime": f"{runtime} {precision}",
             "mb": round((bundle.path / name).stat().st_size / 1e6, 1),

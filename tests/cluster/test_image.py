@@ -18,6 +18,7 @@ from cluster.sbom import bill
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "cluster/Dockerfile").read_text("utf-8")
 LOCK = (ROOT / "cluster/requirements.lock").read_text("utf-8")
+EXTRAS = ("server", "onnx", "openvino", "otel")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
@@ -37,7 +38,7 @@ def test_the_lock_has_the_versions_that_the_tests_run_with() -> None:
 def test_the_lock_has_all_that_mailray_needs_except_torch_and_a_hash_for_each() -> None:
     locked = _pins(LOCK)
     project = PROJECT["project"]
-    extras = [project["optional-dependencies"][name] for name in ("server", "onnx", "otel")]
+    extras = [project["optional-dependencies"][name] for name in EXTRAS]
     for line in [*project["dependencies"], *chain.from_iterable(extras)]:
         wanted = Requirement(line)
         if wanted.name != "torch":

@@ -90,13 +90,17 @@ def test_a_mail_is_explained(mailray: Mailray, bundle: Path, tmp_path: Path) -> 
         (["serve", "--model", "absent"], ["no model absent@champion is registered"]),
         (
             ["classify", "README.md", "--runtime", "tensorrt"],
-            ["--runtime: one of auto, torch, onnx"],
+            ["--runtime: one of auto, torch, onnx, openvino"],
         ),
         (["export", "absent"], ["no model absent@champion is registered"]),
-        (["export", "absent", "--runtime", "tensorrt"], ["--runtime: one of onnx"]),
+        (["export", "absent", "--runtime", "tensorrt"], ["--runtime: one of onnx, openvino"]),
         (
             ["export", "absent", "--unchecked", "--source", "m"],
             ["--unchecked and --source exclude"],
+        ),
+        (
+            ["export", "absent", "--unchecked", "--runtime", "openvino"],
+            ["--unchecked is not for openvino"],
         ),
         (["data", "fetch", "enron"], ["no corpus 'enron'"]),
         (["data", "suspects", "--output", "x.txt"], ["--output: a file that ends in .parquet"]),

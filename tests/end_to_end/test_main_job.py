@@ -106,24 +106,26 @@ def test_evaluate_serve_classify_and_bulk_agree_on_each_mail(
             assert answer["scores"]["spam"] == pytest.approx(row["p_spam"], abs=tolerance)
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_an_export_is_checked_on_the_models_own_test_mails_and_serves(
-    smoke_home: Path, tmp_path: Path
+    smoke_home: Path, tmp_path: Path, runtime: str
 ) -> None:
     place = tmp_path / "int8"
-    words = ["export", "mailray-smoke", "--int8", "--out", str(place), "--json"]
+    kind = ["--runtime", runtime, *(["--int8"] if runtime == "onnx" else [])]
+    words = ["export", "mailray-smoke", *kind, "--out", str(place), "--json"]
     said = run(smoke_home, *words)
     assert said.code == 0, said.err
     assert said.json["check"]["mails"] > 20
     assert 0 < said.json["check"]["largest"] < 0.1
     figures = [
-        run(smoke_home, "evaluate", "--model", str(place), "--runtime", runtime, "--json")
-        for runtime in ("onnx", "torch")
+        run(smoke_home, "evaluate", "--model", str(place), "--runtime", one, "--json")
+        for one in (runtime, "torch")
     ]
     assert [found.code for found in figures] == [0, 0], figures[0].err + figures[1].err
-    [onnx, torch] = (found.json for found in figures)
-    assert (onnx["runtime"], torch["runtime"]) == ("onnx", "torch")
-    assert onnx["accuracy"] == pytest.approx(torch["accuracy"], abs=0.02)
-    assert onnx["loss"] != torch["loss"]
+    [graph, torch] = (found.json for found in figures)
+    assert (graph["runtime"], torch["runtime"]) == (runtime, "torch")
+    assert graph["accuracy"] == pytest.approx(torch["accuracy"], abs=0.02)
+    assert graph["loss"] != torch["loss"]
     (tmp_path / "a.eml").write_bytes(next(iter(synthetic.mails(1)))[2])
     said = run(smoke_home, "classify", str(tmp_path / "a.eml"), "--model", str(place), "--json")
     assert said.code == 0, said.err

@@ -18,7 +18,7 @@ from serving.classifier import Classifier, Verdict
 from serving.decision import Decision
 from serving.reading import Task, read_parts
 from training import synthetic
-from training.bundle import Bundle, BundleError, OnnxExport
+from training.bundle import KINDS, Bundle, BundleError, Export
 from training.export import export
 from training.schema import ConfigError
 from training.sources import Source, SourceError, open_source
@@ -129,7 +129,7 @@ def test_faults_that_end_the_job_come_as_rows(bundle: Bundle, tmp_path: Path) ->
 
 
 def test_an_exported_model_scores_in_its_own_runtime(bundle: Bundle, tmp_path: Path) -> None:
-    exported = export(bundle, tmp_path / "both", "fp32", None, Quiet())
+    exported = export(bundle, tmp_path / "both", KINDS[0], None, Quiet())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / parts.MANIFEST).touch()
     score = Score(str(exported.path), "onnx", "auto", "auto", str(tmp_path / "out"))
@@ -151,7 +151,7 @@ def test_the_runtime_is_chosen_once_and_kept(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    exported = replace(bundle, exports=(OnnxExport("int8", "0", 0),))
+    exported = replace(bundle, exports=(Export("int8", "0", 0),))
     made: list[tuple[Any, ...]] = []
 
     class Fast:
