@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from training.bundle import load
+from training.choice import GRAPHS
 from training.mail import mail_text, text_options
 from training.scorer import Runtime, Scorer
 
@@ -148,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("bundle", type=Path)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--runtime", choices=["torch", "onnx"], default="torch")
+    parser.add_argument("--runtime", choices=["torch", *GRAPHS], default="torch")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeat", type=int, default=1)
     options = parser.parse_args()

@@ -2,8 +2,10 @@
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from tests.training.exported import made, with_all
 from training.bundle import KINDS, Bundle, BundleError
 from training.choice import GRAPHS, MARGIN, choose, fastest
 from training.export import export
-from training.forward import PrecisionName, RuntimeName, _Sessions
+from training.forward import GraphForward, PrecisionName, RuntimeName, _Sessions
 from training.graph import ExportError
 from training.scorer import Precision, Runtime, Scorer
 from training.stages import Quiet
@@ -132,6 +134,32 @@ def test_a_session_with_a_pool_serves_one_caller_and_one_without_serves_all() ->
     with sessions.of(1) as first, sessions.of(1) as second:
         assert first is not second
     assert made == [1, 2, 2, 1, 1]
+
+
+def test_openvino_meets_few_shapes_and_none_beyond_the_models_length(bundle: Bundle) -> None:
+    forward = GraphForward(bundle, KINDS[1])
+    met: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def spy(threads: int) -> Iterator[Any]:
+        with sessions.of(threads) as session:
+
+            def spied(inputs: Any) -> Any:
+                met.append(inputs["ids"].shape)
+                return session(inputs)
+
+            yield spied
+
+    sessions: Any = forward._sessions
+    forward._sessions = SimpleNamespace(of=spy)  # type: ignore[assignment]
+    forward.wide, forward._longest = None, 30
+    ids = torch.arange(2, 32)[None]
+    found = [forward(ids[:, :length], None, None) for length in (3, 16, 17, 30)]
+    assert met == [(1, 16), (1, 16), (1, 30), (1, 30)]
+    bare = GraphForward(bundle, KINDS[1])
+    bare.wide, bare._step = None, 1
+    for one, length in zip(found, (3, 16, 17, 30), strict=True):
+        np.testing.assert_allclose(one, bare(ids[:, :length], None, None), atol=0.05)
 
 
 @pytest.mark.parametrize(("runtime", "precision"), [("onnx", "fp32"), ("openvino", "int8")])
