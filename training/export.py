@@ -5,8 +5,8 @@ mailray export MODEL --runtime openvino [--out DIR]
 
 The scores of mails that the model has not learned from are compared with PyTorch's in fp32; one
 that differs by more than TOLERANCES is not written. Measured on the 605 SpamAssassin test mails of
-`spam-minilm`: fp32 differs by 2e-7 at most and 8e-10 on average, ONNX Runtime's int8 by 0.016 and
-0.0002, and no verdict changes. PyTorch's own bf16 differs by 0.0005 and 6e-6. The tolerances leave
+`spam-minilm`: fp32 differs by 2e-7 at most and 8e-10 on average, both int8 by 0.016 and 0.0002 at
+most, and no verdict changes. PyTorch's own bf16 differs by 0.0005 and 6e-6. The tolerances leave
 int8 six times that and more, since models differ, and fp32 only rounding.
 """
 
