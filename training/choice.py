@@ -19,7 +19,6 @@ from training.wide import Grams
 
 Runtime = Literal["auto", "torch", "onnx", "openvino"]
 Precision = Literal["auto", "bf16", "fp32", "int8"]
-RUNTIMES: Final[tuple[Runtime, ...]] = get_args(Runtime)
 GRAPHS: Final[tuple[GraphRuntime, ...]] = get_args(GraphRuntime)
 
 PROBES: Final = ((1, 0.25), (1, 1.0), (4, 1.0))
