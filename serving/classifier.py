@@ -13,10 +13,9 @@ import numpy as np
 
 from serving.decision import Band, Decision, PointName
 from training.bundle import load
-from training.forward import PrecisionName, RuntimeName
 from training.labels import THRESHOLD
 from training.mail import Mail, mail_text, render, text_options
-from training.scorer import Precision, Runtime, Scorer
+from training.scorer import Precision, PrecisionName, Runtime, RuntimeName, Scorer
 
 
 @dataclass(frozen=True, slots=True)

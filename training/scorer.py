@@ -14,7 +14,7 @@ from training.model import MailModel
 from training.tensors import Reader
 from training.tokenizing import encode
 
-__all__ = ["Precision", "Runtime", "Scorer", "bf16_pays"]
+__all__ = ["Precision", "PrecisionName", "Runtime", "RuntimeName", "Scorer", "bf16_pays"]
 
 
 class Scorer:

