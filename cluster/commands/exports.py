@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.commands.evaluation import RUNTIMES, located, one_of
+from cluster.commands.evaluation import located, one_of
 from cluster.commands.frame import Address, Json, command
 from cluster.session import ray_session
 from training.home import Home
@@ -44,7 +44,7 @@ def export(
     Example: mailray export mailray-spam@champion --runtime openvino --out spam-int8
     """
     with command("export", json_output=json_output) as console:
-        one_of("--runtime", runtime, *RUNTIMES[2:])
+        one_of("--runtime", runtime, "onnx", "openvino")
         one_of("--split", split, "test", "validation")
         if unchecked and source is not None:
             raise ConfigError("--unchecked and --source exclude each other")
